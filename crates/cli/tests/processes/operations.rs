@@ -3,20 +3,16 @@
 use std::{fs, net::TcpListener, path::Path};
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    time::timeout,
-};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::process::{LIMIT, Server, next, run, steadfast, words};
+use crate::process::{Server, next, publish, run, steadfast, words};
 
 /// Returns the directory of a log that a server has written and closed.
 async fn closed_log() -> tempfile::TempDir {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), "127.0.0.1:0").await;
-    let publish = format!("streamer publish -d db -c c --addr {}", server.addr);
-    let published = run(&words(&publish), Some("{\"id\":\"a\"}\n")).await;
-    assert_eq!(published.code, Some(0), "{published:?}");
+    let to = format!("-d db -c c --addr {}", server.addr);
+    publish(&to, "{\"id\":\"a\"}\n").await;
     server.child.kill().await.unwrap();
     data
 }
@@ -132,24 +128,12 @@ async fn default_listener_for_operations_is_no_reason_to_fail() {
 #[tokio::test]
 async fn status_is_printed_for_people_and_as_json() {
     let data = tempfile::tempdir().unwrap();
-    let path = data.path().to_str().unwrap();
-    let serve = [
-        "streamer",
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--data",
-        path,
-    ];
-    let mut child = steadfast(&serve).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = next(&mut out).await.unwrap();
-    let addr = ready.strip_prefix("ready ").unwrap();
-    let operations = next(&mut out).await.unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let addr = server.addr.to_string();
+    let operations = next(&mut server.out).await.unwrap();
     let operations = operations.strip_prefix("operations ").unwrap().to_owned();
-    let publish = format!("streamer publish -d db -c c --addr {addr}");
-    let published = run(&words(&publish), Some("{\"id\":\"a\"}\n{\"id\":\"b\"}\n")).await;
-    assert_eq!(published.code, Some(0), "{published:?}");
+    let to = format!("-d db -c c --addr {addr}");
+    publish(&to, "{\"id\":\"a\"}\n{\"id\":\"b\"}\n").await;
     let status = format!("streamer status --operations {operations}");
     let shown = run(&words(&status), None).await;
     assert_eq!(shown.code, Some(0), "{shown:?}");
@@ -167,8 +151,8 @@ async fn status_is_printed_for_people_and_as_json() {
         (&report["log"]["head"], &report["address"]),
         (&2.into(), &addr.into())
     );
-    child.kill().await.unwrap();
-    timeout(LIMIT, child.wait()).await.unwrap().unwrap();
+    // Waits for its end, too.
+    server.child.kill().await.unwrap();
     let gone = run(&words(&status), None).await;
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert!(gone.stderr.contains("--operations"), "{gone:?}");

@@ -56,10 +56,18 @@ pub(crate) async fn run(args: &[&str], input: Option<&str>) -> Ended {
     }
 }
 
+/// Publishes lines with these flags, and expects that all are stored.
+pub(crate) async fn publish(flags: &str, lines: &str) {
+    let ended = run(&words(&format!("streamer publish {flags}")), Some(lines)).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
 /// A server, and where it listens.
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
+    /// What it prints after it is ready.
+    pub(crate) out: Lines<BufReader<ChildStdout>>,
 }
 
 impl Server {
@@ -77,10 +85,10 @@ impl Server {
     /// Starts the server of a command, and returns when it is ready.
     pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = next(&mut lines).await.expect("a line when it is ready");
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = next(&mut out).await.expect("a line when it is ready");
         let addr = ready.strip_prefix("ready ").unwrap().parse().unwrap();
-        Self { child, addr }
+        Self { child, addr, out }
     }
 }
 

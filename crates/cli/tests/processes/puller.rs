@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::process::{Server, Subscription, next, run, words};
+use crate::process::{self, Server, Subscription, next, words};
 use serde_json::Value;
 
 const LINES: u64 = 30;
@@ -32,11 +32,8 @@ async fn chain_of_servers_survives_kill_9_of_each() {
     let mut copy = copy_at("127.0.0.1:0").await;
     let copy_addr = copy.addr.to_string();
     let place = "--database db --collection rooms/r1 --initial-backoff 100ms --max-backoff 500ms";
-    let publish = async |count: u64| {
-        let publish = format!("streamer publish --producer p {place} --addr {origin_addr}");
-        let published = run(&words(&publish), Some(&lines(count))).await;
-        assert_eq!(published.code, Some(0), "{published:?}");
-    };
+    let to = format!("--producer p {place} --addr {origin_addr}");
+    let publish = async |count: u64| process::publish(&to, &lines(count)).await;
     let subscribe = format!("streamer subscribe --json {place} --addr {copy_addr} --limit");
     let total = MANY.to_string();
     let mut subscription = Subscription::start(&[&words(&subscribe)[..], &[&total]].concat()).await;

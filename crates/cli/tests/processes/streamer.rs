@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Duration};
 
-use crate::process::{LIMIT, Server, Subscription, next, run, steadfast, words};
+use crate::process::{LIMIT, Server, Subscription, next, publish, run, steadfast, words};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -16,14 +16,9 @@ async fn what_exists_is_printed_then_what_changes_and_leaves() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;
     let place = format!("--database db --collection rooms --addr {}", server.addr);
-    let publish = async |lines: &str| {
-        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-    };
-    publish("{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n").await;
-    let place = words(&place);
+    publish(&place, "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n").await;
     let subscribe = ["streamer", "subscribe", "--snapshot", "--json", "n < 5"];
-    let subscribe = [&subscribe[..], &place].concat();
+    let subscribe = [&subscribe[..], &words(&place)].concat();
     let mut subscription = Subscription::start(&subscribe).await;
     let mut printed_until = async |last: (&str, &str)| {
         let mut printed = Vec::<Value>::new();
@@ -57,7 +52,7 @@ async fn what_exists_is_printed_then_what_changes_and_leaves() {
         first.last().unwrap()["position"].is_string(),
         "a position to resume from"
     );
-    publish("{\"id\":\"a\",\"n\":7}\n{\"id\":\"c\",\"n\":2}\n").await;
+    publish(&place, "{\"id\":\"a\",\"n\":7}\n{\"id\":\"c\",\"n\":2}\n").await;
     let second = printed_until(("id", "c")).await;
     assert_eq!(
         (&second[0]["type"], &second[0]["id"]),
@@ -85,11 +80,11 @@ async fn the_first_documents_of_an_order_are_printed() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;
     let place = format!("--database db --collection rooms --addr {}", server.addr);
-    let publish = async |lines: &str| {
-        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-    };
-    publish("{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n{\"id\":\"c\",\"n\":5}\n").await;
+    publish(
+        &place,
+        "{\"id\":\"a\",\"n\":1}\n{\"id\":\"b\",\"n\":9}\n{\"id\":\"c\",\"n\":5}\n",
+    )
+    .await;
     let window = format!("streamer subscribe --json --order-by n:desc --limit 2 {place}");
     let mut subscription = Subscription::start(&words(&window)).await;
     let mut printed = async |count: usize| {
@@ -106,9 +101,13 @@ async fn the_first_documents_of_an_order_are_printed() {
         printed
     };
     assert_eq!(printed(2).await, [r#""entered" b 0"#, r#""entered" c 1"#]);
-    publish("{\"id\":\"a\",\"n\":99}\n").await;
+    publish(&place, "{\"id\":\"a\",\"n\":99}\n").await;
     assert_eq!(printed(2).await, [r#""entered" a 0"#, r#""left" c 2"#]);
-    publish("{\"id\":\"b\",\"op\":\"delete\"}\n{\"id\":\"c\",\"n\":100}\n").await;
+    publish(
+        &place,
+        "{\"id\":\"b\",\"op\":\"delete\"}\n{\"id\":\"c\",\"n\":100}\n",
+    )
+    .await;
     let expected = [r#""left" b 1"#, r#""entered" c 1"#, r#""moved" c 0"#];
     assert_eq!(printed(3).await, expected);
     drop(server);
@@ -196,10 +195,6 @@ async fn subscribe_starts_where_it_is_told() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), "127.0.0.1:0").await;
     let place = format!("--database db --collection rooms --addr {}", server.addr);
-    let publish = async |lines: &str| {
-        let ended = run(&words(&format!("streamer publish {place}")), Some(lines)).await;
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-    };
     let printed = async |from: &str, limit: usize| {
         let line = format!("streamer subscribe --json --from {from} --limit {limit} {place}");
         let ended = run(&words(&line), None).await;
@@ -208,10 +203,10 @@ async fn subscribe_starts_where_it_is_told() {
         let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.collect::<Vec<_>>()
     };
-    publish("{\"id\":\"a\"}\n").await;
+    publish(&place, "{\"id\":\"a\"}\n").await;
     // Another millisecond for the second commit.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    publish("{\"id\":\"b\"}\n{\"id\":\"c\"}\n").await;
+    publish(&place, "{\"id\":\"b\"}\n{\"id\":\"c\"}\n").await;
     let all = printed("oldest", 3).await;
     let ids = |items: &[Value]| items.iter().map(|it| it["id"].clone()).collect::<Vec<_>>();
     assert_eq!(ids(&all), ["a", "b", "c"]);
@@ -226,7 +221,7 @@ async fn subscribe_starts_where_it_is_told() {
 
     let line = format!("streamer subscribe --json --from now --limit 1 {place}");
     let now = Subscription::start(&words(&line)).await;
-    publish("{\"id\":\"d\"}\n").await;
+    publish(&place, "{\"id\":\"d\"}\n").await;
     let (lines, _) = now.rest().await;
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("\"id\":\"d\""), "{lines:?}");
