@@ -54,6 +54,10 @@ pub(crate) struct TlsArgs {
     /// Private key of --cert, PEM
     #[arg(long, env, value_name = "FILE", hide_short_help = true)]
     key: Option<Given<String>>,
+    /// Revocation lists of the authorities, PEM; asks for TLS. Every certificate below the root must be
+    /// covered by one that has not expired. A changed file is read again
+    #[arg(long, env, value_name = "FILE", hide_short_help = true)]
+    crl: Option<Given<String>>,
     /// Name that the server's certificate must have; asks for TLS [default: the host of the address]
     #[arg(long, env, value_name = "NAME", hide_short_help = true)]
     server_name: Option<Given<String>>,
@@ -156,6 +160,7 @@ impl TlsArgs {
         tls.ca_file = settings.get(self.ca).map(Into::into);
         tls.cert_file = settings.get(self.cert).map(Into::into);
         tls.key_file = settings.get(self.key).map(Into::into);
+        tls.crl_file = settings.get(self.crl).map(Into::into);
         tls.server_name = settings.get(self.server_name);
         if settings.get_or(self.direct, false) {
             dialer = dialer.proxies(Proxies::none());

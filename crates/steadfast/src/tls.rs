@@ -22,8 +22,12 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName,
+        pem::{self, PemObject},
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -49,6 +53,9 @@ pub struct TlsOptions {
     pub cert_file: Option<PathBuf>,
     /// The private key of [`TlsOptions::cert_file`].
     pub key_file: Option<PathBuf>,
+    /// The revocation lists of the authorities. Every certificate below the root must be covered by a
+    /// list that has not expired. `None` checks no revocation.
+    pub crl_file: Option<PathBuf>,
     /// The name that the server's certificate must have, and that is sent to it (SNI). `None` takes
     /// the host of the address.
     pub server_name: Option<String>,
@@ -219,7 +226,8 @@ impl Shared {
 
 impl TlsOptions {
     fn has_files(&self) -> bool {
-        self.ca_file.is_some() || self.cert_file.is_some()
+        let files = [&self.ca_file, &self.cert_file, &self.crl_file];
+        files.iter().any(|file| file.is_some())
     }
 }
 
@@ -231,7 +239,7 @@ fn client_config(
 ) -> Result<ClientConfig, TlsError> {
     // Named, because the default of the process panics when a program links two providers.
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for both versions of TLS");
     let mut roots = RootCertStore::empty();
@@ -243,7 +251,18 @@ fn client_config(
         }
     }
     let roots = system_roots.cloned().unwrap_or_else(|| Arc::new(roots));
-    let builder = builder.with_root_certificates(roots);
+    let builder = match (&options.crl_file, &contents.crl) {
+        (Some(path), Some(pem)) => {
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
+                .with_crls(revocation_lists(path, pem)?)
+                // Whoever keeps a new list away must not keep a revoked certificate in use.
+                .enforce_revocation_expiration()
+                .build()
+                .map_err(|error| TlsError::unusable_list(path, &error))?;
+            builder.with_webpki_verifier(verifier)
+        }
+        _ => builder.with_root_certificates(roots),
+    };
     let files = (&options.cert_file, &options.key_file);
     let mut config = match (files, &contents.identity) {
         ((Some(cert_file), Some(key_file)), Some((cert, key))) => {
@@ -261,13 +280,39 @@ fn client_config(
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| TlsError::malformed(path, "certificates", error))?;
+    let chain = items(path, pem, "certificates")?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate(path.to_owned()));
     }
     Ok(chain)
+}
+
+fn revocation_lists(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    const EXPECTED: &str = "certificate revocation lists";
+    let lists = items(path, pem, EXPECTED)?;
+    if lists.is_empty() {
+        // Without a list rustls would check no revocation.
+        return Err(TlsError::malformed(
+            path,
+            EXPECTED,
+            pem::Error::NoItemsFound,
+        ));
+    }
+    Ok(lists)
+}
+
+/// Reads the items of one kind. Other kinds are passed over.
+fn items<T: PemObject>(
+    path: &Path,
+    pem: &[u8],
+    expected: &'static str,
+) -> Result<Vec<T>, TlsError> {
+    T::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| TlsError::malformed(path, expected, error))
 }
 
 fn system_roots() -> Result<RootCertStore, TlsError> {

@@ -470,6 +470,7 @@ struct EndpointTable {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    crl: Option<PathBuf>,
     server_name: Option<String>,
     bearer_file: Option<PathBuf>,
     user: Option<String>,
@@ -502,6 +503,7 @@ impl EndpointTable {
         access.tls.ca_file = self.ca;
         access.tls.cert_file = self.cert;
         access.tls.key_file = self.key;
+        access.tls.crl_file = self.crl;
         access.tls.server_name = self.server_name;
         access.bearer_file = self.bearer_file;
         access.basic = match (self.user, self.password_file) {

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{AlertDescription, CertificateError, pki_types::pem};
+use rustls::{
+    AlertDescription, CertRevocationListError, CertificateError, client::VerifierBuilderError,
+    pki_types::pem,
+};
 
 /// The error of loading TLS files, or of a handshake.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,10 +36,10 @@ pub enum TlsError {
         /// The problem.
         problem: String,
     },
-    /// A certificate cannot be used, or does not belong to its key.
-    #[error("cannot use the certificates of {}: {source}", path.display())]
+    /// A certificate or revocation list cannot be used, or a certificate does not belong to its key.
+    #[error("cannot use {}: {source}", path.display())]
     Unusable {
-        /// The file of the certificates.
+        /// The file of the certificates or lists.
         path: PathBuf,
         /// The error of rustls.
         source: rustls::Error,
@@ -83,6 +86,14 @@ impl TlsError {
         }
     }
 
+    pub(super) fn unusable_list(path: &Path, error: &VerifierBuilderError) -> Self {
+        let source = match error {
+            VerifierBuilderError::InvalidCrl(problem) => problem.clone().into(),
+            other => rustls::Error::General(other.to_string()),
+        };
+        Self::unusable(path, source)
+    }
+
     pub(super) fn handshake(error: io::Error) -> Self {
         Self::Handshake(Arc::new(error))
     }
@@ -100,6 +111,9 @@ pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
     let inner = error.get_ref();
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate_remedy(problem),
+        Some(rustls::Error::InvalidCertRevocationList(CertRevocationListError::BadSignature)) => {
+            Some("the revocation list is of another authority with the same name: give its list")
+        }
         Some(rustls::Error::InvalidMessage(_)) => {
             Some("the server does not speak TLS here: use http://, or another port")
         }
@@ -135,6 +149,16 @@ fn certificate_remedy(problem: &CertificateError) -> Option<&'static str> {
         }
         Problem::InvalidPurpose | Problem::InvalidPurposeContext { .. } => {
             "the server's certificate is not one for servers (extended key usage serverAuth)"
+        }
+        Problem::Revoked => {
+            "the authority has revoked the server's certificate: give the server a new one"
+        }
+        Problem::UnknownRevocationStatus => {
+            "the revocation lists do not cover the server's certificate, or an authority between it \
+             and the root: add the list of each authority"
+        }
+        Problem::ExpiredRevocationList | Problem::ExpiredRevocationListContext { .. } => {
+            "the revocation list has expired: fetch the newest list of the authority"
         }
         _ => return None,
     })

@@ -17,6 +17,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[derive(Hash)]
 pub(super) struct Contents {
     pub(super) ca: Option<Vec<u8>>,
+    pub(super) crl: Option<Vec<u8>>,
     /// The certificate and its key.
     pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -34,11 +35,12 @@ impl Fingerprint {
 impl Contents {
     pub(super) fn read(options: &TlsOptions) -> Result<Self, TlsError> {
         let ca = options.ca_file.as_deref().map(read).transpose()?;
+        let crl = options.crl_file.as_deref().map(read).transpose()?;
         let identity = match (&options.cert_file, &options.key_file) {
             (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
             _ => None,
         };
-        Ok(Self { ca, identity })
+        Ok(Self { ca, crl, identity })
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {

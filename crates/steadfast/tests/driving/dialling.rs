@@ -222,6 +222,14 @@ async fn each_wrong_certificate_is_named_with_its_step() {
         let way = format!("{} (127.0.0.1:{}): TLS: ", url(relay), relay.addr.port());
         assert!(failed.contains(&way) && failed.contains(text), "{failed}");
     }
+    let revoked = ours.server("localhost");
+    files.write_crl(&ours.revocation_list(VALID, &[&revoked]));
+    let checking = load(&files.options_with_crl());
+    let relay = relay_of(revoked, None);
+    let failed = failure(dialer(&url(&relay)).tls(checking)).await;
+    let text = "TLS: invalid peer certificate: Revoked; the authority has revoked the server's \
+                certificate: give the server a new one";
+    assert!(failed.contains(text), "{failed}");
     // With TLS 1.3 a server refuses a client only after the handshake.
     let refused = failure(dialer(&url(&good)).tls(anonymous)).await;
     assert!(

@@ -10,11 +10,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
     date_time_ymd,
 };
 use rustls::{
@@ -37,12 +41,16 @@ pub(crate) struct Authority {
 pub(crate) struct Certificate {
     pub(crate) pem: String,
     pub(crate) key: String,
+    serial: SerialNumber,
 }
 
 /// The years between which a certificate is valid.
 pub(crate) type Years = (i32, i32);
 
 pub(crate) const VALID: Years = (2020, 2090);
+
+/// The number of the next certificate.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
@@ -77,12 +85,34 @@ impl Authority {
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
         params.extended_key_usages = vec![usage];
+        let serial = SerialNumber::from(NEXT_SERIAL.fetch_add(1, Ordering::Relaxed));
+        params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().unwrap();
         let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
         Certificate {
             pem,
             key: key.serialize_pem(),
+            serial,
         }
+    }
+
+    /// Signs the list of these revoked certificates.
+    pub(crate) fn revocation_list(&self, (from, to): Years, revoked: &[&Certificate]) -> String {
+        let revoked = revoked.iter().map(|certificate| RevokedCertParams {
+            serial_number: certificate.serial.clone(),
+            revocation_time: date_time_ymd(from, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(from, 1, 1),
+            next_update: date_time_ymd(to, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -137,6 +167,10 @@ impl Files {
         std::fs::write(self.path("ca.pem"), pem).unwrap();
     }
 
+    pub(crate) fn write_crl(&self, pem: &str) {
+        std::fs::write(self.path("crl.pem"), pem).unwrap();
+    }
+
     pub(crate) fn write_identity(&self, certificate: &Certificate) {
         std::fs::write(self.path("client.pem"), &certificate.pem).unwrap();
         std::fs::write(self.path("client.key"), &certificate.key).unwrap();
@@ -150,6 +184,13 @@ impl Files {
     pub(crate) fn options(&self) -> TlsOptions {
         let mut options = TlsOptions::default();
         options.ca_file = Some(self.path("ca.pem"));
+        options
+    }
+
+    /// Returns options with the CA file and the file of revocation lists.
+    pub(crate) fn options_with_crl(&self) -> TlsOptions {
+        let mut options = self.options();
+        options.crl_file = Some(self.path("crl.pem"));
         options
     }
 

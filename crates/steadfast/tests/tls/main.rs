@@ -98,6 +98,65 @@ async fn certificates_of_servers_are_judged() {
 }
 
 #[tokio::test]
+async fn revoked_certificates_are_refused_as_lists_change() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority);
+    let (revoked, kept) = (authority.server(NAME), authority.server(NAME));
+    let list = |years, revoked: &[&Certificate]| authority.revocation_list(years, revoked);
+    files.write_crl(&list(VALID, &[]));
+    let tls = files.options_with_crl().load(&[H2]).unwrap();
+    let judge = async |certificate: &Certificate| {
+        let result = exchange(&tls, NAME, server_config(certificate, None)).await;
+        result.map(|_| ())
+    };
+    judge(&revoked).await.unwrap();
+    let stranger = Authority::new("stranger").revocation_list(VALID, &[]);
+    let namesake = Authority::new("ours").revocation_list(VALID, &[]);
+    for (case, lists, expected) in [
+        (
+            "revoked",
+            list(VALID, &[&revoked]),
+            "has revoked the server's certificate",
+        ),
+        (
+            "expired list",
+            list((2020, 2021), &[]),
+            "the revocation list has expired",
+        ),
+        (
+            "list of another authority",
+            stranger.clone(),
+            "do not cover the server's certificate",
+        ),
+        (
+            "list of a namesake",
+            namesake,
+            "of another authority with the same name",
+        ),
+        (
+            "revoked in the second list",
+            stranger + &list(VALID, &[&revoked]),
+            "has revoked the server's certificate",
+        ),
+    ] {
+        files.write_crl(&lists);
+        let error = judge(&revoked).await.unwrap_err();
+        assert!(error.contains(expected), "{case}: {error}");
+    }
+    // The last lists are in use, and those that cannot be used do not replace them.
+    judge(&kept).await.unwrap();
+    for text in ["nothing", &authority.pem] {
+        files.write_crl(text);
+        judge(&revoked).await.unwrap_err();
+        judge(&kept).await.unwrap();
+    }
+    assert_eq!(
+        (tls.counters().reloads, tls.counters().failed_reloads),
+        (5, 2)
+    );
+}
+
+#[tokio::test]
 async fn server_name_and_ip_addresses_are_checked() {
     let authority = Authority::new("ours");
     let files = Files::new(&authority);
@@ -236,6 +295,8 @@ fn unusable_options_fail_at_once_and_name_the_file() {
     assert!(matches!(no_key, TlsError::Malformed { .. }), "{no_key}");
     let other = with(&|options| options.cert_file = Some(files.path("ca.pem")));
     assert!(matches!(other, TlsError::Unusable { .. }), "{other}");
+    let list = with(&|options| options.crl_file = Some(files.path("ca.pem")));
+    assert!(matches!(list, TlsError::Malformed { .. }), "{list}");
     let name = with(&|options| options.server_name = Some("two words".to_owned()));
     assert!(matches!(name, TlsError::ServerName(_)), "{name}");
 }
