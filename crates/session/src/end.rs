@@ -106,6 +106,9 @@ pub enum Advice {
     Retry,
     /// Retry, but not before this time has passed; `None` stands for the longest backoff.
     Wait(Option<Duration>),
+    /// Retry at once: the next dial leads to another server of the same round. The session takes this
+    /// 15 times in a row; a further one is [`Advice::Retry`].
+    NextServer,
     /// Obtain new credentials and retry. A second refusal in a row stops the session, unless
     /// [`Config::renews_credentials`](crate::Config::renews_credentials) is set.
     Refresh,

@@ -17,7 +17,14 @@ mod race;
 mod route;
 mod socket;
 
-use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -45,6 +52,9 @@ pub(crate) use self::{route::Way, socket::ResetOnDrop};
 /// not been reached within a second, and the first that is reached is taken. In the next round the server
 /// that was taken, or else tried last, comes last, so that a drain leads elsewhere at once.
 ///
+/// If the server that was taken refuses a link's call for now, before the headers of its response, the
+/// round goes on: the link calls the next server at once, without a delay of the backoff.
+///
 /// The names are resolved in every round. The addresses of a name are raced in the same way with 250 ms
 /// between them, IPv6 and IPv4 in turn (RFC 8305).
 ///
@@ -61,6 +71,8 @@ pub struct Dialer {
     /// change each other's order.
     servers: Order<Address>,
     peers: Order<SocketAddr>,
+    /// The servers that the round still has, if the one that it led to refused the call.
+    rest: Mutex<Vec<Address>>,
 }
 
 #[derive(Clone)]
@@ -131,6 +143,8 @@ pub struct Dialled {
     pub encrypted: bool,
     pub(crate) way: Way,
     pub(crate) reset_on_drop: ResetOnDrop,
+    /// The servers that the round had no need to try.
+    pub(crate) untried: Vec<Address>,
 }
 
 /// Maximum number of servers of a round.
@@ -257,17 +271,17 @@ impl Dialer {
         user_timeout: Option<Duration>,
         deadline: Deadline,
     ) -> Result<Dialled, DialErrors> {
-        let mut servers = self
-            .list(deadline)
+        let servers = self
+            .servers_of_round(deadline)
             .await
             .map_err(|error| DialErrors::from(vec![error]))?;
-        self.servers.sort(&mut servers);
-        servers.truncate(MAX_SERVERS);
         let first = servers.first().cloned();
-        let dialled = race(servers, SERVER_STAGGER, deadline.at, |server| {
+        let mut untried = servers.clone();
+        let mut dialled = race(servers, SERVER_STAGGER, deadline.at, |server| {
             // Noted at the start: the attempt may be abandoned at any time, and this server must come
             // last in the next one.
             self.servers.note(&server);
+            untried.retain(|other| *other != server);
             self.dial_server(server, user_timeout, deadline)
         })
         .await
@@ -290,7 +304,30 @@ impl Dialer {
         if let Some(peer) = &dialled.way.peer {
             self.peers.note(peer);
         }
+        dialled.untried = untried;
         Ok(dialled)
+    }
+
+    /// Has the next dial try these servers alone, because the one that the last dial reached refused the
+    /// call.
+    pub(crate) fn continue_round(&self, untried: Vec<Address>) {
+        *self.rest() = untried;
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Vec<Address>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the servers to try, in order: the rest of a round, or those of a new one.
+    async fn servers_of_round(&self, deadline: Deadline) -> Result<Vec<Address>, DialError> {
+        let rest = std::mem::take(&mut *self.rest());
+        if !rest.is_empty() {
+            return Ok(rest);
+        }
+        let mut servers = self.list(deadline).await?;
+        self.servers.sort(&mut servers);
+        servers.truncate(MAX_SERVERS);
+        Ok(servers)
     }
 
     async fn list(&self, deadline: Deadline) -> Result<Vec<Address>, DialError> {
@@ -346,6 +383,7 @@ impl From<Settings> for Dialer {
             settings,
             servers: Order::default(),
             peers: Order::default(),
+            rest: Mutex::default(),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Refusals {
         match end.advice {
             // Whatever the proxy says: it may be replaced by one that accepts the agent.
             Advice::Stop | Advice::Refresh => Some(Advice::Wait(None)),
-            Advice::Retry | Advice::Wait(_) => None,
+            Advice::Retry | Advice::NextServer | Advice::Wait(_) => None,
         }
     }
 }

@@ -191,7 +191,10 @@ fn advice(end: &End) -> Option<Advice> {
         (Reason::Status { .. } | Reason::Protocol(_), Advice::Stop | Advice::Refresh) => {
             Some(Advice::Wait(None))
         }
-        (_, Advice::Stop | Advice::Refresh | Advice::Retry | Advice::Wait(_)) => None,
+        (
+            _,
+            Advice::Stop | Advice::Refresh | Advice::Retry | Advice::NextServer | Advice::Wait(_),
+        ) => None,
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct RetryState {
     backoff: Backoff,
     credentials: Credentials,
+    /// The attempts in a row that led on to the next server of their round.
+    passed_over: u32,
     /// The start of the newest attempt.
     last_start: Option<Time>,
 }
@@ -45,6 +47,10 @@ enum Held {
     /// Anything less.
     Failed,
 }
+
+/// The most attempts in a row that lead on to the next server of a round: a transport that never comes to
+/// the end of its round meets the backoff.
+const MAX_PASSED_OVER: u32 = 15;
 
 /// The time of the attempt after an end.
 enum NextAttempt {
@@ -102,16 +108,27 @@ impl Session {
                 Held::Failed
             }
         };
+        // A stream that was live belongs to no round any more.
+        let is_of_round = !matches!(attempt.stage, Stage::Live { .. });
+        let passed_over = self.retry.passes_over(&end, is_of_round);
         // The loss of a stable stream is no failed attempt: the first attempt after it gets all
         // retries.
         if held != Held::Stable {
-            self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
             self.status.failed_attempts += 1;
+        }
+        // A round of servers is one failure, that of its last server.
+        if held != Held::Stable && !passed_over {
+            self.status.consecutive_failures = self.status.consecutive_failures.saturating_add(1);
         }
         // Killed before the protocol hears of it, so that nothing it sends in `on_down` goes out.
         out.push(Action::Kill(generation));
         out.push(Action::Down(generation, end.clone()));
-        match self.next_attempt(&end, held) {
+        let next = if passed_over {
+            NextAttempt::Now
+        } else {
+            self.next_attempt(&end, held)
+        };
+        match next {
             NextAttempt::Never => self.give_up(now, end, out),
             NextAttempt::Now => self.retry_after(now, Duration::ZERO, end, out),
             NextAttempt::After(delay) => self.retry_after(now, delay, end, out),
@@ -178,6 +195,7 @@ impl RetryState {
         Self {
             backoff: Backoff::new(seed),
             credentials: Credentials::Good,
+            passed_over: 0,
             last_start: None,
         }
     }
@@ -186,6 +204,7 @@ impl RetryState {
     pub(super) fn reset(&mut self) {
         self.backoff.reset();
         self.credentials = Credentials::Good;
+        self.passed_over = 0;
     }
 
     /// Notes that the peer took the credentials, or refused something else.
@@ -210,6 +229,14 @@ impl RetryState {
         refresh
     }
 
+    /// Notes an end. Returns true if the next attempt leads to another server of the same round.
+    fn passes_over(&mut self, end: &End, is_of_round: bool) -> bool {
+        let passes_over =
+            end.advice == Advice::NextServer && is_of_round && self.passed_over < MAX_PASSED_OVER;
+        self.passed_over = if passes_over { self.passed_over + 1 } else { 0 };
+        passes_over
+    }
+
     fn next_attempt(&mut self, config: &Config, end: &End, held: Held) -> NextAttempt {
         // The backoff advances whatever the advice is, so that a peer which alternates its reasons
         // meets growing delays, too.
@@ -232,7 +259,7 @@ impl RetryState {
             }
             // The caller asked for a new stream and is waiting for it.
             (Advice::Retry, Reason::ProbeFailed) => NextAttempt::Now,
-            (Advice::Retry, _) => NextAttempt::After(ordinary),
+            (Advice::Retry | Advice::NextServer, _) => NextAttempt::After(ordinary),
         }
     }
 

@@ -89,6 +89,7 @@ impl Dialer {
             encrypted,
             way,
             reset_on_drop,
+            untried: Vec::new(),
         })
     }
 

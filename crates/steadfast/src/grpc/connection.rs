@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -13,7 +13,7 @@ use futures_core::Stream as _;
 use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use steadfast_session::{Detail, End, Initiator, Reason};
+use steadfast_session::{Advice, Detail, End, Initiator, Reason};
 use tonic::{Status, Streaming, body::Body, client::Grpc as Framing, metadata::MetadataMap};
 use tower_service::Service;
 
@@ -25,7 +25,7 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    dial::{DialCause, DialErrors, Dialer, ResetOnDrop, Step, Way},
+    dial::{Address, DialCause, DialErrors, Dialer, ResetOnDrop, Step, Way},
     metadata::Metadata,
     outbound::Outbound,
     transport::{self, Call, StreamActivity},
@@ -44,6 +44,9 @@ struct Inner {
     max_message_bytes: usize,
     tasks: Tasks,
     reset_on_drop: ResetOnDrop,
+    dialer: Arc<Dialer>,
+    /// The servers that the dial's round had no need to try. Empty once a call has had an outcome.
+    untried: Mutex<Vec<Address>>,
 }
 
 /// The receiving half of a gRPC stream.
@@ -70,6 +73,7 @@ impl Connection {
             .build()
             .expect("its parts are valid");
         let (way, reset_on_drop) = (dialled.way, dialled.reset_on_drop);
+        let untried = Mutex::new(dialled.untried);
         let tasks = Tasks::default();
         let handshake = http2::Builder::new(tasks.clone())
             // hyper panics without a timer if a setting needs one.
@@ -93,6 +97,8 @@ impl Connection {
                 max_message_bytes: options.max_message_bytes,
                 tasks,
                 reset_on_drop,
+                dialer,
+                untried,
             }),
         })
     }
@@ -131,9 +137,11 @@ impl transport::Connection for Connection {
             let guard = RequestBodyGuard::default();
             let mut framing = connection.framing(activity, guard.cancellation());
             let response = framing.streaming(request, path, Raw).await;
+            // The first call decides: later ones do not belong to the dial any more.
+            let untried = connection.inner.take_untried();
             let messages = match response {
                 Ok(response) => response.into_inner(),
-                Err(status) => return Err(connection.inner.refused(status)),
+                Err(status) => return Err(connection.inner.refused(status, untried)),
             };
             Ok(GrpcInbound {
                 messages,
@@ -192,10 +200,19 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> DialCause {
 }
 
 impl Inner {
+    fn take_untried(&self) -> Vec<Address> {
+        std::mem::take(&mut *self.untried.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Returns the end of a call whose headers did not arrive. If the connection is why, it says which
-    /// one.
-    fn refused(&self, status: Status) -> End {
+    /// one. The dial's round goes on with the servers that it has not tried.
+    fn refused(&self, status: Status, untried: Vec<Address>) -> End {
         let mut end = classify::end(&status);
+        // Not if the peer asks for patience or new credentials: other servers would, too.
+        if end.advice == Advice::Retry && !untried.is_empty() {
+            self.dialer.continue_round(untried);
+            end.advice = Advice::NextServer;
+        }
         if let Reason::Lost(detail) = &mut end.reason {
             let cause = DialCause::Other {
                 text: detail.as_str().to_owned(),

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures_util::StreamExt as _;
 use rcgen::ExtendedKeyUsagePurpose as Usage;
 use steadfast::{
     dial::{Address, BoxFuture, Dialer, Io, Proxies, Step},
@@ -18,6 +19,7 @@ use tonic::Status as GrpcStatus;
 
 use super::*;
 use crate::support::{
+    note::{STOPPING, note},
     pki::{Authority, Certificate, Files, VALID, server_config},
     relay::{Front, Relay},
     server::{self, Server},
@@ -143,17 +145,67 @@ async fn server_that_refuses_calls_is_not_the_first_again() {
 }
 
 #[tokio::test]
-async fn orderly_end_leads_to_another_server_at_once() {
+async fn refusal_of_a_call_leads_to_the_next_server_at_once() {
+    // The backoff would be noticed.
+    let mut slow = quick();
+    (slow.initial_backoff, slow.max_backoff) = (Duration::from_secs(60), Duration::from_secs(60));
+    let refusing = |status: fn(&str) -> GrpcStatus| {
+        Server::start(move |_| async move { Err(status("not here")) })
+    };
+    let good = Server::start(server::echo);
+    let failing = [
+        refusing(|text| GrpcStatus::unavailable(text)),
+        refusing(|text| GrpcStatus::internal(text)),
+    ];
+    let page = Relay::start(Front::Says("HTTP/1.1 400 Bad Request\r\n\r\n"), nobody());
+    let refused = [failing[0].addr, failing[1].addr, page.addr].map(Address::from);
+    let dialer = |last: SocketAddr| Dialer::new(refused.clone().into_iter().chain([last.into()]));
+    let running = Running::start(Grpc::with_dialer(dialer(good.addr)), slow.clone());
+    let status = running.live(1).await;
+    assert_eq!((status.failed_attempts, status.generation.0), (3, 4));
+    assert_eq!(failing.each_ref().map(Server::calls), [1, 1]);
+
+    // The end of the round is one failure, after which the backoff waits.
+    let running = Running::start(Grpc::with_dialer(dialer(nobody())), slow.clone());
+    let round = |status: &Status| status.failed_attempts == 4;
+    let status = running.until("the end of the round", round).await;
+    assert_eq!(status.consecutive_failures, 1);
+    assert_eq!(status.activity, steadfast::session::Activity::Backoff);
+    assert_eq!(failing.each_ref().map(Server::calls), [2, 2]);
+
+    // A server that asks for patience speaks for the others.
+    let busy = refusing(|text| GrpcStatus::resource_exhausted(text));
+    let servers = Dialer::new([busy.addr.into(), good.addr.into()]);
+    let mut running = Running::start(Grpc::with_dialer(servers), slow);
+    let end = within("an end", running.down()).await;
+    assert_eq!(end.advice, Advice::Wait(None));
+    assert_eq!(good.calls(), 1);
+}
+
+#[tokio::test]
+async fn orderly_end_and_drain_lead_to_another_server_at_once() {
+    for stopping in [false, true] {
+        stop_leads_elsewhere(stopping).await;
+    }
+}
+
+/// Has one of two servers end its stream in order, or announce that it stops.
+async fn stop_leads_elsewhere(announced: bool) {
     let servers = [(); 2].map(|()| {
-        Server::start(|incoming| async {
+        Server::start(move |incoming| async move {
             let mut notes = incoming.request.into_inner();
             let first = notes.message().await?.unwrap();
+            let pending = futures_util::stream::pending();
             let responses: server::Responses = match notes.message().await? {
                 // The second note asks for the end.
+                Some(second) if second.number == 2 && announced => {
+                    let announcement = futures_util::stream::iter([Ok(note(STOPPING))]);
+                    Box::pin(announcement.chain(pending))
+                }
                 Some(second) if second.number == 2 => {
                     Box::pin(futures_util::stream::iter([Ok(first)]))
                 }
-                _ => Box::pin(futures_util::stream::pending()),
+                _ => Box::pin(pending),
             };
             Ok(responses)
         })
@@ -168,8 +220,10 @@ async fn orderly_end_leads_to_another_server_at_once() {
     let running = Running::start(transport, config);
     running.live(1).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    running.link.command(support::note::note(2)).unwrap();
+    running.link.command(note(2)).unwrap();
     running.live(2).await;
+    let kept = running.link.status().failed_attempts == 0;
+    assert!(kept, "a stable stream that ends in order is no failure");
     // Such a stream is live when it is sent, before the server has handled the call.
     let called = async {
         while servers.each_ref().map(Server::calls) != [1, 1] {

@@ -36,6 +36,9 @@ pub(crate) enum NoteEvent {
     Stopped(End),
 }
 
+/// The number of the note with which a peer announces that it stops.
+pub(crate) const STOPPING: u64 = u64::MAX;
+
 pub(crate) fn note(number: u64) -> Note {
     Note {
         number,
@@ -109,6 +112,10 @@ impl Protocol for Notes {
 
     fn on_message(&mut self, _: Time, message: Note, cx: &mut Context<Note, NoteEvent>) {
         self.received += 1;
+        if message.number == STOPPING {
+            cx.signal(Signal::Drain("stopping".into()));
+            return;
+        }
         cx.signal(if self.received == 1 {
             Signal::Greeted
         } else {

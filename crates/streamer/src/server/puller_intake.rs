@@ -438,7 +438,7 @@ fn advice(end: &End) -> Option<Advice> {
         // The next request has another marker.
         (Reason::Status { code, .. }, _) if *code == OUT_OF_RANGE => Some(Advice::Retry),
         (_, Advice::Stop | Advice::Refresh) => Some(Advice::Wait(None)),
-        (_, Advice::Retry | Advice::Wait(_)) => None,
+        (_, Advice::Retry | Advice::NextServer | Advice::Wait(_)) => None,
     }
 }
 

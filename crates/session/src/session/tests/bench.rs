@@ -272,6 +272,7 @@ pub(super) fn every_input(from: Generation) -> Vec<Input> {
         Advice::Retry,
         Advice::Wait(Some(seconds(40))),
         Advice::Wait(None),
+        Advice::NextServer,
         Advice::Refresh,
         Advice::Stop,
     ];

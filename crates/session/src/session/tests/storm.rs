@@ -94,7 +94,7 @@ const PEERS: [(&str, Peer); 15] = [
 ];
 
 /// Runs ten minutes with a peer.
-fn run_with(config: Config, seed: u64, peer: Peer) -> Bench {
+fn run_with(config: Config, seed: u64, peer: impl Fn(&mut Bench)) -> Bench {
     let mut bench = Bench::seeded(config, seed);
     bench.feed(Input::Connect);
     let end = bench.now + TEN_MINUTES;
@@ -126,6 +126,39 @@ fn no_peer_provokes_more_than_33_attempts_in_ten_minutes() {
             assert!(least >= millis(500), "{name}: {least:?} apart");
         }
     }
+}
+
+#[test]
+fn servers_of_a_round_follow_at_once_and_rounds_are_bounded() {
+    for (servers, most) in [(3, 33 * 3), (u64::MAX, 33 * 16)] {
+        let refused = move |bench: &mut Bench| {
+            let is_last = bench.generation().0.is_multiple_of(servers);
+            bench.end(ended_with(if is_last {
+                Advice::Retry
+            } else {
+                Advice::NextServer
+            }));
+        };
+        let bench = run_with(Config::default(), 5, refused);
+        let status = bench.session.status();
+        let attempts = bench.attempts().len();
+        assert!((20..=most).contains(&attempts), "{servers}: {attempts}");
+        let of_a_round = attempts / usize::try_from(status.consecutive_failures).unwrap();
+        assert_eq!(of_a_round as u64, servers.min(16), "one failure per round");
+        let distances = bench.distances();
+        let least = distances.iter().min().unwrap();
+        assert_eq!(*least, millis(500), "the next server follows at once");
+        let delays = distances.iter().filter(|distance| **distance > *least);
+        assert!(delays.count() <= 33);
+    }
+}
+
+#[test]
+fn lost_live_streams_meet_the_backoff_whatever_the_advice() {
+    let bench = run_with(plain(), 5, |bench| {
+        live_then(ended_with(Advice::NextServer))(bench);
+    });
+    assert!((20..=33).contains(&bench.attempts().len()));
 }
 
 #[test]
