@@ -9,10 +9,11 @@ use toml::Value;
 use crate::process;
 
 /// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &str); 15] = [
+const MAY_USE: [(&str, &str); 16] = [
     ("session", ""),
     ("wire", ""),
     ("chaos", ""),
+    ("access", ""),
     ("net", ""),
     ("exposition", ""),
     ("recorder", "exposition"),
@@ -20,7 +21,7 @@ const MAY_USE: [(&str, &str); 15] = [
     ("streamer-core", "session wire"),
     (
         "streamer",
-        "session steadfast wire net exposition streamer-core",
+        "session steadfast wire net exposition streamer-core access",
     ),
     ("fodc-model", "wire exposition"),
     (
@@ -30,7 +31,7 @@ const MAY_USE: [(&str, &str); 15] = [
     ("fodc-proxy", "session wire net exposition fodc-model"),
     (
         "cli",
-        "session steadfast wire net streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy chaos",
+        "session steadfast wire net access streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy chaos",
     ),
     ("sim", "session steadfast wire streamer-core streamer chaos"),
     (

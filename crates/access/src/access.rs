@@ -1,0 +1,240 @@
+//! A whole configuration: credentials and policy.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use serde_json::Map;
+
+use crate::{
+    Action, CertificateFault, CertificateName, Decision, Identity, JwtFault, Method,
+    certificate::{Names, sha256},
+    identity::Evidence,
+    jwt::JwtRules,
+    policy::Policy,
+    token::{self, StaticToken},
+};
+
+/// Who is known, and what they may do: the contents of a policy file. It never changes; another version of
+/// the file is another value.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    pub(crate) tokens: Vec<StaticToken>,
+    pub(crate) jwt: Option<JwtRules>,
+    pub(crate) certificates: Option<CertificateRules>,
+    pub(crate) policy: Policy,
+}
+
+/// How certificates name their holders.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateRules {
+    pub(crate) names: Vec<CertificateName>,
+    /// The SHA-256 of certificates that are not valid any more.
+    pub(crate) revoked: Vec<[u8; 32]>,
+}
+
+/// The credentials that a peer presents.
+#[derive(Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// The value of the header `authorization`.
+    pub authorization: Option<&'a [u8]>,
+    /// The client certificate in DER, whose chain and key the TLS library has verified.
+    pub certificate: Option<&'a [u8]>,
+}
+
+/// The reason why credentials are refused. Its text is for the log of the server; strangers are told
+/// [`Refused::public`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// There are none, and the policy names no anonymous peers.
+    #[error("no credentials were presented")]
+    Missing,
+    /// The header is not `Bearer TOKEN`.
+    #[error("the header `authorization` is not `Bearer TOKEN`")]
+    Scheme,
+    /// The token is neither a known one nor a JWT that could be accepted.
+    #[error("the token is unknown")]
+    UnknownToken,
+    /// The token has expired, by the policy.
+    #[error("the token has expired")]
+    ExpiredToken,
+    /// The JWT is refused.
+    #[error(transparent)]
+    Jwt(#[from] JwtFault),
+    /// The certificate is refused.
+    #[error(transparent)]
+    Certificate(#[from] CertificateFault),
+    /// The certificate has expired.
+    #[error("the certificate has expired")]
+    ExpiredCertificate,
+}
+
+/// Shows which credentials there are, never the credentials.
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented")
+            .field("has_authorization", &self.authorization.is_some())
+            .field("has_certificate", &self.certificate.is_some())
+            .finish()
+    }
+}
+
+impl Refused {
+    /// Returns what a peer is told. It does not tell which part of its credentials is wrong, except that they
+    /// have expired, which only who had valid ones can be told.
+    #[must_use]
+    pub fn public(&self) -> &'static str {
+        match self {
+            Self::Missing => "credentials are required",
+            Self::ExpiredToken | Self::ExpiredCertificate | Self::Jwt(JwtFault::Expired) => {
+                "the credentials have expired"
+            }
+            _ => "the credentials are not valid",
+        }
+    }
+}
+
+impl Access {
+    /// Returns who presents credentials. A token counts before a certificate, and a token that is refused is
+    /// not replaced by one.
+    ///
+    /// # Errors
+    ///
+    /// If a credential is not valid at `now`, or there is none and the policy names no anonymous peers.
+    pub fn authenticate(
+        &self,
+        presented: Presented<'_>,
+        now: SystemTime,
+    ) -> Result<Identity, Refused> {
+        if let Some(authorization) = presented.authorization {
+            return self.of_token(bearer(authorization)?, now);
+        }
+        if let (Some(der), Some(_)) = (presented.certificate, &self.certificates) {
+            let names = Arc::new(Names::parse(der)?);
+            return self.of_certificate(sha256(der), names, now);
+        }
+        if self.policy.admits_anonymous() {
+            return Ok(Identity {
+                method: Method::Anonymous,
+                name: "".into(),
+                claims: Arc::default(),
+                expires_at: None,
+                evidence: Evidence::Anonymous,
+            });
+        }
+        Err(Refused::Missing)
+    }
+
+    /// Returns an identity as this configuration has it, which may be another one than the configuration
+    /// that accepted its credentials.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials would be refused now.
+    pub fn recheck(&self, identity: &Identity, now: SystemTime) -> Result<Identity, Refused> {
+        match &identity.evidence {
+            Evidence::Anonymous => self.authenticate(Presented::default(), now),
+            Evidence::Token(hash) => self.of_hash(hash, now),
+            Evidence::Certificate(fingerprint, names) => {
+                self.of_certificate(*fingerprint, Arc::clone(names), now)
+            }
+            Evidence::Jwt(key) => {
+                let rules = self.jwt.as_ref().ok_or(Refused::UnknownToken)?;
+                if !rules.keys.contains(key) {
+                    return Err(JwtFault::UnknownKey.into());
+                }
+                let (_, expires_at) = rules.check(identity.claims(), now)?;
+                let expires_at = Some(expires_at);
+                Ok(Identity {
+                    expires_at,
+                    ..identity.clone()
+                })
+            }
+        }
+    }
+
+    /// Returns what the policy says to an action on a collection. Default: denied.
+    #[must_use]
+    pub fn decide(
+        &self,
+        identity: &Identity,
+        action: Action,
+        database: &str,
+        collection: &str,
+    ) -> Decision {
+        self.policy.decide(identity, action, database, collection)
+    }
+
+    /// Returns true if the identity may see the state of the server.
+    #[must_use]
+    pub fn is_admin(&self, identity: &Identity) -> bool {
+        self.decide(identity, Action::Admin, "", "") == Decision::Allowed
+    }
+
+    fn of_token(&self, token: &str, now: SystemTime) -> Result<Identity, Refused> {
+        match (self.of_hash(&sha256(token.as_bytes()), now), &self.jwt) {
+            // Only the form decides: a token that is one but is refused gets its own fault.
+            (Err(Refused::UnknownToken), Some(rules)) if token.contains('.') => {
+                let verified = rules.verify(token, now)?;
+                Ok(Identity {
+                    method: Method::Jwt,
+                    name: verified.subject.into(),
+                    claims: Arc::new(verified.claims),
+                    expires_at: Some(verified.expires_at),
+                    evidence: Evidence::Jwt(verified.key),
+                })
+            }
+            (known, _) => known,
+        }
+    }
+
+    fn of_hash(&self, hash: &[u8; 32], now: SystemTime) -> Result<Identity, Refused> {
+        let token = token::find(&self.tokens, hash).ok_or(Refused::UnknownToken)?;
+        if token.expires_at.is_some_and(|at| at <= now) {
+            return Err(Refused::ExpiredToken);
+        }
+        Ok(Identity {
+            method: Method::Token,
+            name: Arc::clone(&token.principal),
+            claims: Arc::new(Map::new()),
+            expires_at: token.expires_at,
+            evidence: Evidence::Token(*hash),
+        })
+    }
+
+    fn of_certificate(
+        &self,
+        fingerprint: [u8; 32],
+        names: Arc<Names>,
+        now: SystemTime,
+    ) -> Result<Identity, Refused> {
+        let rules = self.certificates.as_ref().ok_or(Refused::Missing)?;
+        if rules.revoked.contains(&fingerprint) {
+            return Err(CertificateFault::Revoked.into());
+        }
+        // TLS has checked it when the connection began, which may be long ago.
+        if names.not_after <= now {
+            return Err(Refused::ExpiredCertificate);
+        }
+        Ok(Identity {
+            method: Method::Certificate,
+            name: names.choose(&rules.names)?.into(),
+            claims: Arc::default(),
+            expires_at: Some(names.not_after),
+            evidence: Evidence::Certificate(fingerprint, names),
+        })
+    }
+}
+
+/// Returns the token of a header.
+fn bearer(authorization: &[u8]) -> Result<&str, Refused> {
+    let text = str::from_utf8(authorization).map_err(|_| Refused::Scheme)?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => {
+            Ok(token)
+        }
+        _ => Err(Refused::Scheme),
+    }
+}
+
+#[cfg(test)]
+mod tests;

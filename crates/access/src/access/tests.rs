@@ -1,0 +1,362 @@
+use proptest::prelude::*;
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    Condition, NewToken,
+    testing::{self, NOW, access, at, claims},
+};
+
+const POLICY: &str = r#"
+[jwt]
+keys = "k"
+issuer = "login"
+audience = "steadfast"
+[certificates]
+name = ["uri", "common-name"]
+[[grants]]
+role = "customer"
+databases = ["shop"]
+collections = ["orders", "rooms/*/messages"]
+actions = ["subscribe"]
+filter = ["owner == $sub"]
+[[grants]]
+role = "regional"
+databases = ["shop"]
+collections = ["orders"]
+actions = ["subscribe"]
+filter = ["region in $claim.regions", "open == true"]
+[[grants]]
+role = "writer"
+databases = ["shop", "log-*"]
+collections = ["**"]
+actions = ["publish", "subscribe"]
+[[grants]]
+role = "operator"
+actions = ["admin"]
+[[members]]
+roles = ["customer"]
+principals = ["jwt:*"]
+[[members]]
+roles = ["regional"]
+claims = { groups = "staff" }
+[[members]]
+roles = ["writer"]
+principals = ["token:feeder", "certificate:spiffe://prod/*"]
+[[members]]
+roles = ["operator"]
+principals = ["jwt:root"]
+"#;
+
+fn jwt(claims: &serde_json::Value) -> String {
+    format!(
+        "Bearer {}",
+        testing::token(&json!({"alg": "ES256", "kid": "p1"}), claims)
+    )
+}
+
+fn known(access: &Access, authorization: &str) -> Result<Identity, Refused> {
+    let authorization = Some(authorization.as_bytes());
+    access.authenticate(
+        Presented {
+            authorization,
+            certificate: None,
+        },
+        at(NOW),
+    )
+}
+
+fn filter(conditions: &[(&str, serde_json::Value)]) -> Vec<Condition> {
+    let condition = |(text, value): &(&str, serde_json::Value)| Condition {
+        text: (*text).to_owned(),
+        value: (!value.is_null()).then(|| value.clone()),
+    };
+    conditions.iter().map(condition).collect()
+}
+
+#[test]
+fn policy_grants_by_principal_and_claim() {
+    let access = access(POLICY);
+    let alice = known(&access, &jwt(&claims())).unwrap();
+    let owner = filter(&[("owner == ", json!("alice"))]);
+    assert_eq!(alice.principal(), "jwt:alice");
+    for (action, database, collection, decision) in [
+        (
+            Action::Subscribe,
+            "shop",
+            "orders",
+            Decision::Filtered(vec![owner.clone()]),
+        ),
+        (
+            Action::Subscribe,
+            "shop",
+            "rooms/1/messages",
+            Decision::Filtered(vec![owner.clone()]),
+        ),
+        (Action::Subscribe, "shop", "rooms/1", Decision::Denied),
+        (Action::Subscribe, "Shop", "orders", Decision::Denied),
+        (Action::Subscribe, "", "", Decision::Denied),
+        (Action::Publish, "shop", "orders", Decision::Denied),
+        (Action::Admin, "", "", Decision::Denied),
+    ] {
+        let decided = access.decide(&alice, action, database, collection);
+        assert_eq!(decided, decision, "{action:?} {database} {collection}");
+    }
+    // A second role widens the first one, and needs a claim.
+    let mut of_staff = claims();
+    of_staff["groups"] = json!(["staff", "x"]);
+    let decide = |claims| {
+        let identity = known(&access, &jwt(&claims)).unwrap();
+        access.decide(&identity, Action::Subscribe, "shop", "orders")
+    };
+    assert_eq!(
+        decide(of_staff.clone()),
+        Decision::Filtered(vec![owner.clone()])
+    );
+    of_staff["regions"] = json!(["north"]);
+    let regional = filter(&[
+        ("region in ", json!(["north"])),
+        ("open == true", json!(null)),
+    ]);
+    assert_eq!(decide(of_staff), Decision::Filtered(vec![owner, regional]));
+    let mut root = claims();
+    root["sub"] = json!("root");
+    let root = known(&access, &jwt(&root)).unwrap();
+    assert!(access.is_admin(&root) && !access.is_admin(&alice));
+}
+
+#[test]
+fn static_token_is_known_by_its_hash() {
+    let (new, other) = (NewToken::generate().unwrap(), NewToken::generate().unwrap());
+    let entry = new.entry("feeder");
+    assert!(!entry.contains(new.reveal()) && !format!("{new:?}").contains(new.reveal()));
+    let with_token = access(&format!(
+        "{POLICY}{entry}\nexpires = 2027-01-16T00:00:00Z\n"
+    ));
+    let feeder = known(&with_token, &format!("bearer {}", new.reveal())).unwrap();
+    assert_eq!(feeder.principal(), "token:feeder");
+    assert_eq!(
+        with_token.decide(&feeder, Action::Publish, "log-1", "a/b"),
+        Decision::Allowed
+    );
+    assert_eq!(
+        with_token.decide(&feeder, Action::Publish, "log", "a/b"),
+        Decision::Denied
+    );
+    // The same name by another kind of credentials is another principal.
+    let mut named_alike = claims();
+    named_alike["sub"] = json!("feeder");
+    let named_alike = known(&with_token, &jwt(&named_alike)).unwrap();
+    assert_eq!(
+        with_token.decide(&named_alike, Action::Publish, "shop", "orders"),
+        Decision::Denied
+    );
+    let unknown = known(&with_token, &format!("Bearer {}", other.reveal()));
+    assert_eq!(unknown.unwrap_err(), Refused::UnknownToken);
+    let later = at(1_800_057_600);
+    assert_eq!(
+        with_token.recheck(&feeder, later).unwrap_err(),
+        Refused::ExpiredToken
+    );
+    assert_eq!(
+        access(POLICY).recheck(&feeder, at(NOW)).unwrap_err(),
+        Refused::UnknownToken
+    );
+}
+
+#[test]
+fn headers_that_are_no_bearer_tokens_are_refused() {
+    let access = access(POLICY);
+    for header in [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "token",
+        "Bearer\ttoken",
+        "\u{fffd}",
+    ] {
+        assert_eq!(
+            known(&access, header).unwrap_err(),
+            Refused::Scheme,
+            "{header:?}"
+        );
+    }
+    assert_eq!(
+        known(&access, "Bearer  x").unwrap_err(),
+        Refused::UnknownToken
+    );
+    let nothing = access.authenticate(Presented::default(), at(NOW));
+    assert_eq!(nothing.unwrap_err(), Refused::Missing);
+}
+
+#[test]
+fn strangers_are_not_told_what_is_wrong() {
+    let access = access(POLICY);
+    let mut wrong = claims();
+    wrong["aud"] = json!("other");
+    let mut expired = claims();
+    expired["exp"] = json!(NOW - 1);
+    for (token, told) in [
+        (jwt(&wrong), "the credentials are not valid"),
+        ("Bearer a.b.c".to_owned(), "the credentials are not valid"),
+        ("Bearer abc".to_owned(), "the credentials are not valid"),
+        (jwt(&expired), "the credentials have expired"),
+    ] {
+        assert_eq!(known(&access, &token).unwrap_err().public(), told);
+    }
+}
+
+fn certificate(names: &[SanType], common_name: Option<&str>) -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names.to_vec();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    if let Some(name) = common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    params.self_signed(&key).unwrap().der().to_vec()
+}
+
+#[test]
+fn certificates_name_their_holders() {
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let dns = SanType::DnsName("api.example".try_into().unwrap());
+    let access = access(POLICY);
+    let known = |der: &[u8]| {
+        access.authenticate(
+            Presented {
+                authorization: None,
+                certificate: Some(der),
+            },
+            at(NOW),
+        )
+    };
+    let api = certificate(&[uri("spiffe://prod/api"), dns.clone()], Some("other"));
+    let identity = known(&api).unwrap();
+    assert_eq!(identity.principal(), "certificate:spiffe://prod/api");
+    assert_eq!(
+        access.decide(&identity, Action::Publish, "shop", "a"),
+        Decision::Allowed
+    );
+    assert_eq!(known(&certificate(&[], Some("ops"))).unwrap().name(), "ops");
+    for (der, fault) in [
+        (
+            certificate(std::slice::from_ref(&dns), None),
+            CertificateFault::Nameless,
+        ),
+        (
+            certificate(&[uri("a:1"), uri("a:2")], None),
+            CertificateFault::Ambiguous(2),
+        ),
+        (b"no certificate".to_vec(), CertificateFault::Malformed),
+        ([&*api, b"x"].concat(), CertificateFault::Malformed),
+    ] {
+        assert_eq!(known(&der).unwrap_err(), Refused::Certificate(fault));
+    }
+    let later = at(1_893_456_001);
+    assert_eq!(
+        access.recheck(&identity, later).unwrap_err(),
+        Refused::ExpiredCertificate
+    );
+    let revoked = token::hex(&sha256(&api));
+    let list = format!("name = [\"uri\"]\nrevoked = [\"{revoked}\"]");
+    let access = testing::access(&POLICY.replace("name = [\"uri\", \"common-name\"]", &list));
+    let refused = access.recheck(&identity, at(NOW)).unwrap_err();
+    assert_eq!(refused, Refused::Certificate(CertificateFault::Revoked));
+}
+
+#[test]
+fn certificate_does_not_replace_a_refused_token() {
+    let access = access(POLICY);
+    let der = certificate(&[], Some("ops"));
+    let presented = |authorization| Presented {
+        authorization,
+        certificate: Some(&der),
+    };
+    assert!(access.authenticate(presented(None), at(NOW)).is_ok());
+    let both = access.authenticate(presented(Some(b"Bearer x")), at(NOW));
+    assert_eq!(both.unwrap_err(), Refused::UnknownToken);
+}
+
+#[test]
+fn rotated_key_ends_the_identities_it_verified() {
+    let with_keys = access(POLICY);
+    let alice = known(&with_keys, &jwt(&claims())).unwrap();
+    assert_eq!(
+        with_keys.recheck(&alice, at(NOW)).unwrap().expires_at(),
+        Some(at(NOW + 60))
+    );
+    let expired = with_keys.recheck(&alice, at(NOW + 60)).unwrap_err();
+    assert_eq!(expired, Refused::Jwt(JwtFault::Expired));
+    let keys = include_str!("../../tests/data/ed25519.jwks.json");
+    let other = Access::parse("p", POLICY, |_| Ok(keys.to_owned()), |_| Ok(())).unwrap();
+    assert_eq!(
+        other.recheck(&alice, at(NOW)).unwrap_err(),
+        Refused::Jwt(JwtFault::UnknownKey)
+    );
+    let no_audience = access(
+        &POLICY
+            .replace("'steadfast'", "'x'")
+            .replace("\"steadfast\"", "\"x\""),
+    );
+    assert_eq!(
+        no_audience.recheck(&alice, at(NOW)).unwrap_err(),
+        Refused::Jwt(JwtFault::Claim("aud"))
+    );
+}
+
+#[test]
+fn peers_without_credentials_need_an_explicit_entry() {
+    let member = "\n[[members]]\nroles = ['writer']\nprincipals = ['anonymous']\n";
+    let access = access(&format!("{POLICY}{member}"));
+    let identity = access.authenticate(Presented::default(), at(NOW)).unwrap();
+    assert_eq!(identity.principal(), "anonymous");
+    assert_eq!(
+        access.decide(&identity, Action::Publish, "shop", "a"),
+        Decision::Allowed
+    );
+    // Wrong credentials do not become none.
+    assert!(known(&access, "Bearer x").is_err());
+    let refused = testing::access(POLICY)
+        .recheck(&identity, at(NOW))
+        .unwrap_err();
+    assert_eq!(refused, Refused::Missing);
+}
+
+#[test]
+fn empty_policy_denies_everything() {
+    let access = access("");
+    assert_eq!(
+        access
+            .authenticate(Presented::default(), at(NOW))
+            .unwrap_err(),
+        Refused::Missing
+    );
+    let alice = known(&self::access(POLICY), &jwt(&claims())).unwrap();
+    for action in [Action::Subscribe, Action::Publish, Action::Admin] {
+        assert_eq!(
+            access.decide(&alice, action, "shop", "orders"),
+            Decision::Denied
+        );
+    }
+}
+
+proptest! {
+    /// Whatever a subject is called, it is a value: text, filter and number of conditions stay the same.
+    #[test]
+    fn subject_never_becomes_a_part_of_the_text(subject in "\\PC{1,20}|[\"'\\\\ =$,\\n]{1,10}") {
+        static ACCESS: std::sync::LazyLock<Access> =
+            std::sync::LazyLock::new(|| access(&POLICY.replace("jwt:*", "jwt:**")));
+        let mut claims = claims();
+        claims["sub"] = json!(subject);
+        let identity = known(&ACCESS, &jwt(&claims)).unwrap();
+        let decided = ACCESS.decide(&identity, Action::Subscribe, "shop", "orders");
+        let expected = filter(&[("owner == ", json!(subject))]);
+        prop_assert_eq!(decided, Decision::Filtered(vec![expected]));
+        prop_assert!(!identity.principal().chars().any(char::is_control));
+    }
+}

@@ -1,0 +1,140 @@
+//! Policy files, and the files that they name.
+
+use std::{
+    fs::File,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{Access, Condition, Fault, FaultKind, Faults};
+
+/// A policy file that is read again when it, or the key set that it names, has changed.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    understands: fn(&Condition) -> Result<(), String>,
+    /// The fingerprint of the files as they were read last.
+    seen: Option<u64>,
+    hasher: RandomState,
+}
+
+/// The largest file.
+const MAX_BYTES: u64 = 4 << 20;
+
+impl Source {
+    /// Creates a source. `understands` checks the conditions of filters.
+    #[must_use]
+    pub fn new(path: &Path, understands: fn(&Condition) -> Result<(), String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            understands,
+            seen: None,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Returns the path of the policy file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the files, and returns their contents or faults if they are not those of the last call. A file
+    /// that stays bad is returned once. Blocks.
+    pub fn poll(&mut self) -> Option<Result<Access, Faults>> {
+        // The contents and not the times of the files: a time can stay the same.
+        let mut hash = self.hasher.build_hasher();
+        let name = self.path.display().to_string();
+        let read = match read(&self.path) {
+            Ok(text) => {
+                hash.write(text.as_bytes());
+                let folder = self.path.parent().unwrap_or(Path::new(""));
+                let read_keys = |path: &str| {
+                    let keys = read(&folder.join(path));
+                    match &keys {
+                        Ok(text) => hash.write(text.as_bytes()),
+                        Err(error) => hash.write(error.to_string().as_bytes()),
+                    }
+                    keys
+                };
+                Access::parse(&name, &text, read_keys, self.understands)
+            }
+            Err(error) => {
+                hash.write(error.to_string().as_bytes());
+                let kind = FaultKind::Unreadable(error.to_string());
+                let (line, column) = (1, 1);
+                Err(Faults(vec![Fault {
+                    file: name,
+                    line,
+                    column,
+                    kind,
+                }]))
+            }
+        };
+        let fingerprint = Some(hash.finish());
+        if std::mem::replace(&mut self.seen, fingerprint) == fingerprint {
+            return None;
+        }
+        Some(read)
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    // Opening a pipe waits for its writer, and nothing could end that wait.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    let length = File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > MAX_BYTES {
+        return Err(io::Error::other("it is larger than 4 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn changed_files_are_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let mut source = Source::new(&path, |_| Ok(()));
+        assert!(
+            source
+                .poll()
+                .unwrap()
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be read")
+        );
+        assert!(source.poll().is_none(), "the same fault is told once");
+        fs::write(&path, "").unwrap();
+        source.poll().unwrap().unwrap();
+        assert!(source.poll().is_none());
+        let with_keys = "[jwt]\nkeys = 'keys.json'\nissuer = 'i'\naudience = 'a'\n";
+        fs::write(&path, with_keys).unwrap();
+        let faults = source.poll().unwrap().unwrap_err();
+        assert!(
+            faults
+                .to_string()
+                .starts_with(&format!("{}:2:8: the key set", path.display()))
+        );
+        assert!(source.poll().is_none());
+        // Only the other file changes.
+        let keys = include_str!("../tests/data/ed25519.jwks.json");
+        fs::write(folder.path().join("keys.json"), keys).unwrap();
+        source.poll().unwrap().unwrap();
+        assert!(source.poll().is_none());
+        fs::write(folder.path().join("keys.json"), "{}").unwrap();
+        assert!(source.poll().unwrap().is_err());
+        fs::write(folder.path().join("keys.json"), keys).unwrap();
+        source.poll().unwrap().unwrap();
+    }
+}
