@@ -173,7 +173,8 @@ impl Scan {
         let (mut conditions, mut ends) = (Vec::new(), Vec::new());
         for filter in filters {
             for condition in filter.conditions() {
-                let field = FIELDS.iter().position(|field| *field == condition.field);
+                let named = condition.field.as_dotted();
+                let field = FIELDS.iter().position(|field| Some(*field) == named);
                 let field = field.unwrap_or_default() as u8;
                 let values = match &condition.value {
                     Value::List(values) => values.iter().map(packed).collect(),
@@ -232,7 +233,7 @@ fn packed(value: &Value) -> u64 {
         Value::Text(text) => hash(text),
         Value::Int(int) => number(*int as f64),
         Value::Double(double) => number(*double),
-        Value::Bool(_) | Value::List(_) => 0,
+        Value::Null | Value::Bool(_) | Value::List(_) => 0,
     }
 }
 

@@ -108,6 +108,7 @@ fn filter(number: usize) -> (String, WireFilter) {
         value: Some(Value {
             kind: Some(Kind::StringValue(user.clone())),
         }),
+        path: Vec::new(),
     };
     (format!("user == \"{user}\""), wire)
 }

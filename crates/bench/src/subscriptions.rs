@@ -181,7 +181,7 @@ impl Workload {
     pub fn reader(&self) -> Result<Matcher> {
         let named: std::collections::BTreeSet<String> = (0..1_000)
             .flat_map(|n| (self.conditions)(n))
-            .map(|condition| condition.field)
+            .map(|condition| condition.field.to_string())
             .collect();
         let mut reader = Matcher::new(SEED);
         for (key, field) in (0..).zip(named) {

@@ -83,6 +83,7 @@ impl Server {
             field: "user".to_owned(),
             op: "==".to_owned(),
             value: Some(Value { kind }),
+            path: Vec::new(),
         };
         let request = SubscribeRequest {
             subscription_id: format!("sub-{number:09}"),

@@ -14,7 +14,7 @@ pub(crate) use steadfast_streamer::client::{Change, Item, LiveWindow, Subscripti
 use steadfast_streamer::{
     Direction, Operation,
     client::Client,
-    filter::Filter,
+    filter::{FieldPath, Filter},
     publisher::{self, Entry, PublishError},
 };
 
@@ -331,7 +331,7 @@ impl Subscriber {
         &self,
         (database, collection): (&str, &str),
         filter: Filter,
-        (field, direction): (String, Direction),
+        (field, direction): (FieldPath, Direction),
         limit: u32,
     ) -> anyhow::Result<LiveWindow> {
         let subscribe = self.client.subscribe(database, collection, filter);

@@ -8,9 +8,8 @@ use steadfast_streamer_core::{
         Change, Command, Item, LiveDocuments, SubscribeOptions, SubscriptionId, WindowDocuments,
         queue::Queue,
     },
-    filter::{Filter, FilterLimits},
+    filter::{Condition as FieldCondition, Filter, Op},
 };
-use steadfast_wire::streamer as wire;
 
 /// The payload of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -115,23 +114,18 @@ impl Selection {
     }
 
     pub(crate) fn filter(self) -> Filter {
-        let condition = |field: &str, op: &str, kind| wire::Filter {
-            field: field.to_owned(),
-            op: op.to_owned(),
-            value: Some(wire::Value { kind: Some(kind) }),
-        };
-        let int = |value: u64| wire::value::Kind::IntValue(value.cast_signed());
-        let conditions = match self.condition {
-            Condition::None => vec![],
-            Condition::Publisher(publisher) => vec![condition("p", "==", int(publisher))],
-            Condition::AtLeast(least) => vec![condition("v", ">=", int(least))],
+        let condition = match self.condition {
+            Condition::None => return Filter::all(),
+            Condition::Publisher(publisher) => {
+                FieldCondition::new("p", Op::Eq, publisher.cast_signed())
+            }
+            Condition::AtLeast(least) => FieldCondition::new("v", Op::Ge, least.cast_signed()),
+            // By id and not by a field, because `_id` has its own path through the filter.
             Condition::Document(document) => {
-                // By id and not by a field, because `_id` has its own path through the filter.
-                let id = wire::value::Kind::StringValue(format!("d{document}"));
-                vec![condition("_id", "==", id)]
+                FieldCondition::new("_id", Op::Eq, format!("d{document}"))
             }
         };
-        Filter::parse(&conditions, &FilterLimits::default()).expect("the filters are valid")
+        Filter::new([condition]).expect("the filters are valid")
     }
 }
 

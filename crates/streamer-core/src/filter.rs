@@ -14,6 +14,7 @@ mod fault;
 mod number;
 mod op;
 mod operand;
+mod path;
 mod text;
 mod value;
 mod wire;
@@ -26,6 +27,7 @@ pub use self::{
     evaluate::evaluate,
     fault::{FilterFault, InvalidFilter},
     op::{Op, Spelling, UnknownOp},
+    path::FieldPath,
     text::{InvalidText, TextFault},
     value::{InvalidValue, Value},
     wire::FilterLimits,
@@ -92,6 +94,13 @@ impl Filter {
         &self.conditions
     }
 
+    /// Returns whether a condition has null, or a key with a dot, which the original cannot express.
+    pub(crate) fn needs_profile(&self) -> bool {
+        self.conditions
+            .iter()
+            .any(|condition| condition.field.as_dotted().is_none() || condition.value.has_null())
+    }
+
     /// Returns the kind of the filter.
     ///
     /// The field `_id` stands for the document's id only in a filter of a single `==`. With other
@@ -106,7 +115,7 @@ impl Filter {
                     op: Op::Eq,
                     value: Value::Text(id),
                 },
-            ] if field == condition::DOCUMENT_ID => Selection::Document(id),
+            ] if field.as_dotted() == Some(condition::DOCUMENT_ID) => Selection::Document(id),
             conditions => Selection::Conditions(conditions),
         }
     }

@@ -11,7 +11,7 @@ use std::{cmp::Reverse, sync::Arc};
 use serde_json::Value as Json;
 use steadfast_wire::streamer::{self as wire, window_bound::Value as WireValue};
 
-use crate::filter::{Document, Number};
+use crate::filter::{Document, FieldPath, Number};
 
 /// The direction of an order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Window {
-    /// The path of the field, split at every `.`.
-    pub field: Arc<str>,
+    /// The path of the field.
+    pub field: FieldPath,
     /// The direction.
     pub direction: Direction,
     /// The number of documents shown.
@@ -86,7 +86,7 @@ pub(crate) enum InvalidWindow {
 impl Window {
     /// Creates a window with a reserve of as many documents as the limit, at least 16 and at most 256.
     #[must_use]
-    pub fn new(field: impl Into<Arc<str>>, direction: Direction, limit: u32) -> Self {
+    pub fn new(field: impl Into<FieldPath>, direction: Direction, limit: u32) -> Self {
         Self {
             field: field.into(),
             direction,
@@ -115,14 +115,15 @@ impl Window {
         let Some(window) = &request.window else {
             return Ok(None);
         };
+        let field_len = FieldPath::wire_len(&window.field, &window.path);
         let wanted = u64::from(window.limit) + u64::from(window.reserve);
         if request.snapshot.is_none() || !request.left {
             return Err(InvalidWindow::NoSnapshot);
-        } else if window.field.is_empty() {
+        } else if field_len == 0 {
             return Err(InvalidWindow::NoField);
-        } else if window.field.len() > field_bytes {
+        } else if field_len > field_bytes {
             return Err(InvalidWindow::LongField {
-                bytes: window.field.len(),
+                bytes: field_len,
                 limit: field_bytes,
             });
         } else if window.limit == 0 {
@@ -134,7 +135,7 @@ impl Window {
             });
         }
         let read = Self {
-            field: window.field.as_str().into(),
+            field: FieldPath::of_wire(&window.field, &window.path),
             direction: Direction::of(window.descending),
             limit: window.limit,
             reserve: window.reserve,
@@ -152,8 +153,10 @@ impl Window {
 
     /// Returns the request for the window, without a bound.
     pub(crate) fn to_wire(&self) -> wire::Window {
+        let (field, path) = self.field.to_wire();
         wire::Window {
-            field: self.field.to_string(),
+            field,
+            path,
             descending: self.direction == Direction::Descending,
             limit: self.limit,
             reserve: self.reserve,

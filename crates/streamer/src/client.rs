@@ -49,7 +49,7 @@ pub use self::{
 use steadfast_streamer_core::{
     Direction, Position, Window,
     client::{Command, Core, SubscribeOptions},
-    filter::Filter,
+    filter::{FieldPath, Filter},
 };
 
 pub use steadfast_streamer_core::client::{
@@ -350,7 +350,11 @@ impl<C: Connection> Subscribe<C> {
     /// The order is by kind of value: null and missing, false, true, numbers, texts by their bytes, lists,
     /// objects. Documents of equal value, all lists, and all objects are ordered by id, ascending in both
     /// directions.
-    pub fn order_by(self, field: impl Into<Arc<str>>, direction: Direction) -> SubscribeOrdered<C> {
+    pub fn order_by(
+        self,
+        field: impl Into<FieldPath>,
+        direction: Direction,
+    ) -> SubscribeOrdered<C> {
         SubscribeOrdered {
             subscribe: self,
             window: Window::new(field, direction, 1),

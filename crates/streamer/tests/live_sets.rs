@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 use steadfast_streamer::{
     Direction, Epoch,
     client::{Client, Item, LiveSet, LiveWindow, Snapshot, SubscribeError},
-    filter::Filter,
+    filter::{FieldPath, Filter},
     log::{SegmentLog, StoreOptions},
     publisher::{Entry, Publisher},
     server::{Server, ServerOptions},
@@ -280,6 +280,42 @@ async fn a_window_shows_the_first_documents_over_restarts() {
     shows(&mut window, &["u7", "new", "u1469"]).await;
     assert!(window.position().is_some());
     assert!(client.counters().await.snapshots > 1, "it was filled again");
+    publisher.close().await;
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn null_and_keys_with_dots_select_and_order_documents() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    let publisher = Publisher::builder(address.to_string()).build().unwrap();
+    for (id, data) in [
+        ("mine", r#"{"owner":"me","meta":{"v.1":5}}"#),
+        ("yours", r#"{"owner":"you","meta":{"v.1":7}}"#),
+        ("nobody's", r#"{"owner":null,"meta":{"v.1":6}}"#),
+        ("unknown", r#"{"meta":{"v.1":6}}"#),
+        ("nested", r#"{"owner":"me","meta":{"v":{"1":6}}}"#),
+    ] {
+        let entry = Entry::upsert(DATABASE, "rooms", id, data);
+        soon(soon(publisher.enqueue(entry)).await.unwrap())
+            .await
+            .unwrap();
+    }
+    let client = Client::builder(address.to_string()).build().unwrap();
+    let key = r#"meta."v.1""#;
+    for (filter, expected) in [
+        ("owner != null", &["yours", "mine"][..]),
+        ("owner == null", &["nobody's"]),
+        (r#"owner in ["you", null]"#, &["yours", "nobody's"]),
+    ] {
+        let filter = Filter::from_text([filter, &format!("{key} >= 5")]).unwrap();
+        let rooms = client.subscribe(DATABASE, "rooms", filter);
+        let path: FieldPath = key.parse().unwrap();
+        let window = rooms.order_by(path, Direction::Descending).limit(3);
+        let mut window = soon(window).await.unwrap();
+        shows(&mut window, expected).await;
+    }
     publisher.close().await;
     drop(server);
 }

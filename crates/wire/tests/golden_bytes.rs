@@ -65,11 +65,13 @@ fn streamer_subscribe_with_filters() {
                 field: "age".into(),
                 op: ">=".into(),
                 value: Some(value(Kind::IntValue(18))),
+                path: vec![],
             },
             streamer::Filter {
                 field: "tag".into(),
                 op: "in".into(),
                 value: Some(value(Kind::ListValue(tags))),
+                path: vec![],
             },
         ],
         ..Default::default()

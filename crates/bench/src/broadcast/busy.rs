@@ -142,6 +142,7 @@ fn costly(number: u64) -> Payload {
             value: Some(Value {
                 kind: Some(value::Kind::IntValue(value)),
             }),
+            path: Vec::new(),
         });
     }
     Payload::Subscribe(request)

@@ -139,6 +139,7 @@ fn filtered(number: u64) -> SubscribeRequest {
         field: "user".to_owned(),
         op: "==".to_owned(),
         value: Some(Value { kind }),
+        path: Vec::new(),
     });
     request
 }

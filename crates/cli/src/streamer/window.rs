@@ -3,7 +3,11 @@
 use std::str::FromStr;
 
 use serde_json::json;
-use steadfast_streamer::{Direction, LiveWindow, WindowUpdate, client::Change};
+use steadfast_streamer::{
+    Direction, LiveWindow, WindowUpdate,
+    client::Change,
+    filter::{FieldPath, TextFault},
+};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +19,7 @@ use crate::{
 /// The order of a window: `FIELD`, `FIELD:asc` or `FIELD:desc`.
 #[derive(Clone, Debug)]
 pub(crate) struct OrderBy {
-    pub(crate) field: String,
+    pub(crate) field: FieldPath,
     pub(crate) direction: Direction,
 }
 
@@ -33,7 +37,9 @@ impl FromStr for OrderBy {
             return Err("the field is missing; write FIELD or FIELD:desc".to_owned());
         }
         Ok(Self {
-            field: field.to_owned(),
+            field: field
+                .parse()
+                .map_err(|fault: TextFault| fault.to_string())?,
             direction,
         })
     }
@@ -121,6 +127,7 @@ mod tests {
             ("total", Ok(("total", Direction::Ascending))),
             ("a.b:desc", Ok(("a.b", Direction::Descending))),
             ("a:b:asc", Ok(("a:b", Direction::Ascending))),
+            (r#""a.b".c:asc"#, Ok((r#""a.b".c"#, Direction::Ascending))),
             ("total:down", Err("\"down\" is neither asc nor desc")),
             (
                 ":desc",
@@ -128,7 +135,8 @@ mod tests {
             ),
         ] {
             let read = text.parse::<OrderBy>();
-            let read = read.as_ref().map(|it| (&*it.field, it.direction));
+            let read = read.as_ref().map(|it| (it.field.to_string(), it.direction));
+            let expected = expected.map(|(field, direction)| (field.to_owned(), direction));
             assert_eq!(read.map_err(String::as_str), expected, "{text}");
         }
     }

@@ -291,13 +291,13 @@ impl PlainStream {
 
 /// The reason to refuse what only a peer with the resume profile has.
 const NO_PROFILE: &str = "the server has neither snapshots, nor notes of documents that leave, nor \
-    starts other than now: it lacks the resume profile";
+    starts other than now, nor filters on null or on keys with dots: it lacks the resume profile";
 
 /// Requests a subscription that this stream has not requested.
 pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, cx: &mut Cx) {
     if subscriptions[id].needs_profile() {
-        // Without the documents, the application would take an empty state for a whole one; and a
-        // start from now would skip older changes without a gap.
+        // Without the documents, the application would take an empty state for a whole one; a start
+        // from now would skip older changes without a gap; and a key with a dot would be another field.
         return subscriptions.refuse(id, true, NO_PROFILE, cx);
     }
     let request = Request::first(subscriptions.spelling);

@@ -477,8 +477,8 @@ impl ProfileStream {
 }
 
 /// The reason to refuse a server that ignored a part of the request.
-const NOT_UNDERSTOOD: &str = "the server does not know snapshots, documents that leave, windows, or \
-    starts at the oldest event or a time: its version is too old";
+const NOT_UNDERSTOOD: &str = "the server does not know snapshots, documents that leave, windows, \
+    starts at the oldest event or a time, or filters on keys with dots: its version is too old";
 
 /// One delivery, as it concerns one subscription.
 struct Delivered {

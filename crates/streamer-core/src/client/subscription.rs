@@ -183,7 +183,10 @@ impl Subscription {
 
     /// Returns whether the subscription needs a server with the resume profile.
     pub(super) fn needs_profile(&self) -> bool {
-        self.left || self.snapshot.is_wanted() || self.start.is_some()
+        self.left
+            || self.snapshot.is_wanted()
+            || self.start.is_some()
+            || self.filter.needs_profile()
     }
 
     /// Returns whether a server has understood everything that was asked for.
@@ -192,6 +195,7 @@ impl Subscription {
             && (response.snapshot || !self.snapshot.is_wanted())
             && (response.window || self.window.is_none())
             && (response.start || self.start.is_none())
+            && (response.filters || !self.filter.needs_profile())
     }
 
     /// Notes that a server began where it was to. Later requests continue by position, and one that has

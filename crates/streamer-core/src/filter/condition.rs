@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{FilterFault, Op, Value};
+use super::{FieldPath, FilterFault, Op, Value};
 
 /// The field that stands for the document's id when it is the only condition.
 pub(super) const DOCUMENT_ID: &str = "_id";
@@ -10,8 +10,8 @@ pub(super) const DOCUMENT_ID: &str = "_id";
 /// One condition on one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// The path of the field. Each `.` separates two segments and cannot be escaped.
-    pub field: String,
+    /// The path of the field.
+    pub field: FieldPath,
     /// The operator.
     pub op: Op,
     /// The value that the field is compared with.
@@ -20,7 +20,7 @@ pub struct Condition {
 
 impl Condition {
     /// Creates a condition. [`Filter::new`](super::Filter::new) checks it.
-    pub fn new(field: impl Into<String>, op: Op, value: impl Into<Value>) -> Self {
+    pub fn new(field: impl Into<FieldPath>, op: Op, value: impl Into<Value>) -> Self {
         Self {
             field: field.into(),
             op,
@@ -38,22 +38,27 @@ impl Condition {
             Op::In if !list => Err(FilterFault::NotAList {
                 found: self.value.kind(),
             }),
-            // Lists have no order, so that the condition could never hold.
-            Op::Gt | Op::Ge | Op::Lt | Op::Le if list => Err(FilterFault::NoOrder { op: self.op }),
+            // They have no order, so that the condition could never hold.
+            Op::Gt | Op::Ge | Op::Lt | Op::Le if list || self.value == Value::Null => {
+                Err(FilterFault::NoOrder {
+                    op: self.op,
+                    found: self.value.kind(),
+                })
+            }
             Op::Eq | Op::Ne | Op::Gt | Op::Ge | Op::Lt | Op::Le | Op::In | Op::Contains => Ok(()),
         }
     }
 
     /// Checks a condition that is the only one of its filter.
     pub(super) fn check_document_id(&self) -> Result<(), FilterFault> {
-        if self.field != DOCUMENT_ID || self.op != Op::Eq {
+        if self.field.as_dotted() != Some(DOCUMENT_ID) || self.op != Op::Eq {
             return Ok(());
         }
         match &self.value {
             // The original takes it for the whole collection (S5).
             Value::Text(id) if id.is_empty() => Err(FilterFault::EmptyDocumentId),
             Value::Text(_) => Ok(()),
-            Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => {
+            Value::Null | Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => {
                 Err(FilterFault::DocumentIdNotText {
                     found: self.value.kind(),
                 })
@@ -65,13 +70,6 @@ impl Condition {
 /// Writes the text that [`Filter::from_text`](super::Filter::from_text) reads.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A part of what `from_text` reads without quotes; anything else is quoted to be safe.
-        let plain = |c: char| c.is_alphanumeric() || "._-$@/:".contains(c);
-        if !self.field.is_empty() && self.field.chars().all(plain) {
-            f.write_str(&self.field)?;
-        } else {
-            write!(f, "{}", serde_json::Value::from(&*self.field))?;
-        }
-        write!(f, " {} {}", self.op, self.value)
+        write!(f, "{} {} {}", self.field, self.op, self.value)
     }
 }

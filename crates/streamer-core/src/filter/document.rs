@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 
 use serde_json::{Map, Value as Json};
 
+use super::FieldPath;
 use crate::Event;
 
 /// The document of an event, as filters see it: the fields of the event's data, plus `id` and
@@ -94,19 +95,18 @@ impl<'a> Document<'a> {
         fields.as_ref().map_err(Clone::clone)
     }
 
-    /// Returns the field at a path, `None` if it is missing. The path is split at every `.` and leads
-    /// through objects only.
+    /// Returns the field at a path, `None` if it is missing. The path leads through objects only.
     ///
     /// # Errors
     ///
     /// When the data is not a JSON object.
-    pub fn field(&self, path: &str) -> Result<Option<&Json>, InvalidDocument> {
+    pub fn field(&self, path: &FieldPath) -> Result<Option<&Json>, InvalidDocument> {
         let fields = self.fields()?;
-        let mut segments = path.split('.');
-        let first = segments.next().and_then(|name| fields.get(name));
+        let mut keys = path.keys();
+        let first = keys.next().and_then(|key| fields.get(key));
         Ok(first.and_then(|first| {
             // Not through lists: `a.0` names a member "0", as in the original.
-            segments.try_fold(first, |inside, name| inside.as_object()?.get(name))
+            keys.try_fold(first, |inside, key| inside.as_object()?.get(key))
         }))
     }
 }

@@ -43,6 +43,7 @@ pub(crate) trait FieldValue<'a>: Copy {
     fn text(self) -> Option<&'a [u8]>;
     fn number(self) -> Option<Number>;
     fn bool(self) -> Option<bool>;
+    fn is_null(self) -> bool;
     /// Returns the elements of a list.
     fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>>;
     /// Returns whether it is an object with a member of this name.
@@ -62,6 +63,10 @@ impl<'a> FieldValue<'a> for &'a Json {
         self.as_bool()
     }
 
+    fn is_null(self) -> bool {
+        Json::is_null(self)
+    }
+
     fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>> {
         self.as_array().map(|elements| elements.iter())
     }
@@ -76,7 +81,7 @@ impl<'a> FieldValue<'a> for &'a Json {
 pub(crate) fn holds<'a>(op: Op, value: Operand<'_>, field: impl FieldValue<'a>) -> bool {
     match op {
         Op::Eq => equal(field, value),
-        // Values of different types are unequal, so that null differs from everything.
+        // Values of different types are unequal, so that null differs from everything but null.
         Op::Ne => !equal(field, value),
         Op::Gt => order(field, value).is_some_and(Ordering::is_gt),
         Op::Ge => order(field, value).is_some_and(Ordering::is_ge),
@@ -84,7 +89,7 @@ pub(crate) fn holds<'a>(op: Op, value: Operand<'_>, field: impl FieldValue<'a>) 
         Op::Le => order(field, value).is_some_and(Ordering::is_le),
         Op::In => match value {
             Operand::List(values) => values.into_iter().any(|value| equal(field, value)),
-            Operand::Text(_) | Operand::Number(_) | Operand::Bool(_) => false,
+            Operand::Null | Operand::Text(_) | Operand::Number(_) | Operand::Bool(_) => false,
         },
         Op::Contains => contains(field, value),
     }
@@ -97,14 +102,18 @@ fn contains<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool {
     match value {
         // The keys of an object, never the parts of a string: `contains` is no search in texts.
         Operand::Text(name) => field.has_member(name),
-        Operand::Number(_) | Operand::Bool(_) | Operand::List(_) => false,
+        Operand::Null | Operand::Number(_) | Operand::Bool(_) | Operand::List(_) => false,
     }
 }
 
 /// Returns whether a field equals a value; numbers by their value, lists element by element.
 pub(crate) fn equal<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool {
-    let Operand::List(values) = value else {
-        return order(field, value).is_some_and(Ordering::is_eq);
+    let values = match value {
+        Operand::List(values) => values,
+        Operand::Null => return field.is_null(),
+        Operand::Text(_) | Operand::Number(_) | Operand::Bool(_) => {
+            return order(field, value).is_some_and(Ordering::is_eq);
+        }
     };
     field.elements().is_some_and(|mut elements| {
         let len = values.len();
@@ -114,12 +123,12 @@ pub(crate) fn equal<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> bool 
     })
 }
 
-/// Returns `None` if the two have no order: values of different types, and lists.
+/// Returns `None` if the two have no order: values of different types, lists, and null.
 fn order<'a>(field: impl FieldValue<'a>, value: Operand<'_>) -> Option<Ordering> {
     match value {
         Operand::Text(text) => Some(field.text()?.cmp(text)),
         Operand::Number(number) => Some(field.number()?.cmp(&number)),
         Operand::Bool(bool) => Some(field.bool()?.cmp(&bool)),
-        Operand::List(_) => None,
+        Operand::Null | Operand::List(_) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Op;
+use super::{FieldPath, Op};
 
 /// A filter that is not allowed.
 ///
@@ -40,11 +40,13 @@ pub enum FilterFault {
         /// The type of the value.
         found: &'static str,
     },
-    /// The operator orders values, and the value is a list.
-    #[error("operator {op} does not apply to a list; use == or !=")]
+    /// The operator orders values, and the value has no order.
+    #[error("operator {op} does not apply to {found}; use == or !=")]
     NoOrder {
         /// The operator.
         op: Op,
+        /// The type of the value.
+        found: &'static str,
     },
     /// `_id` is compared with a value that is not a string.
     #[error("a document id is a string and the value is {found}")]
@@ -82,11 +84,14 @@ pub enum FilterFault {
 }
 
 impl InvalidFilter {
-    pub(super) fn at(index: usize, field: &str, fault: FilterFault) -> Self {
+    pub(super) fn at(index: usize, field: &FieldPath, fault: FilterFault) -> Self {
+        let text = field
+            .as_dotted()
+            .map_or_else(|| field.to_string(), str::to_owned);
         Self {
             index,
             // Characters and not bytes, so that none is cut.
-            field: field.chars().take(FIELD_CHARS_MAX).collect(),
+            field: text.chars().take(FIELD_CHARS_MAX).collect(),
             fault,
         }
     }

@@ -6,6 +6,7 @@ use super::{Number, Value};
 /// keeps a million of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operand<'a> {
+    Null,
     Text(&'a [u8]),
     Number(Number),
     Bool(bool),
@@ -23,6 +24,7 @@ pub(crate) enum Elements<'a> {
 impl<'a> Operand<'a> {
     pub(crate) fn of(value: &'a Value) -> Self {
         match value {
+            Value::Null => Self::Null,
             Value::Text(text) => Self::Text(text.as_bytes()),
             Value::Int(int) => Self::Number((*int).into()),
             Value::Double(double) => Self::Number((*double).into()),
@@ -34,6 +36,7 @@ impl<'a> Operand<'a> {
     /// Returns the value as one that owns its parts.
     pub(crate) fn to_value(self) -> Value {
         match self {
+            Self::Null => Value::Null,
             Self::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
             Self::Number(number) => number.to_value(),
             Self::Bool(bool) => Value::Bool(bool),
@@ -46,6 +49,7 @@ impl<'a> Operand<'a> {
     /// Appends the value as bytes. Values have the same bytes if and only if they are equal.
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
         match self {
+            Self::Null => out.push(NULL),
             Self::Text(text) => {
                 out.push(TEXT);
                 // The length first, so that no text can be taken for the beginning of the next
@@ -86,6 +90,7 @@ impl<'a> Operand<'a> {
     /// begin with a value.
     pub(crate) fn decode(bytes: &mut &'a [u8]) -> Option<Self> {
         Some(match *bytes.split_off_first()? {
+            NULL => Self::Null,
             TEXT => {
                 let len = decode_number(bytes)?;
                 Self::Text(bytes.split_off(..len)?)
@@ -114,6 +119,7 @@ const INT: u8 = 2;
 const DOUBLE: u8 = 3;
 const TEXT: u8 = 4;
 const LIST: u8 = 5;
+const NULL: u8 = 6;
 
 impl Elements<'_> {
     pub(crate) fn len(self) -> usize {

@@ -40,6 +40,7 @@ pub(crate) fn message(field: &str, op: &str, kind: Kind) -> wire::Filter {
         field: field.to_owned(),
         op: op.to_owned(),
         value: Some(wire::Value { kind: Some(kind) }),
+        path: Vec::new(),
     }
 }
 
@@ -58,6 +59,14 @@ pub(crate) fn text(text: &str) -> Kind {
 
 pub(crate) fn parse(filters: &[wire::Filter]) -> Result<Filter, InvalidFilter> {
     Filter::parse(filters, &FilterLimits::default())
+}
+
+/// A filter message with the keys of its path one by one.
+pub(crate) fn message_on_keys(keys: &[&str], op: &str, kind: Kind) -> wire::Filter {
+    wire::Filter {
+        path: keys.iter().map(|&key| key.to_owned()).collect(),
+        ..message("", op, kind)
+    }
 }
 
 /// Whether a single condition holds for a document with these fields.

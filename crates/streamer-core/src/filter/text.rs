@@ -1,10 +1,12 @@
 //! The text form of filters: `age >= 18`.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde_json::Value as Json;
 
-use super::{Condition, Filter, FilterFault, InvalidValue, Op, Value, document::without_location};
+use super::{
+    Condition, FieldPath, Filter, FilterFault, InvalidValue, Op, Value, document::without_location,
+};
 
 /// A text that is not a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +28,14 @@ pub enum TextFault {
     /// The text does not begin with a field.
     #[error("expected a field, as in `age >= 18`")]
     NoField,
+    /// The text goes on after a field that stands alone.
+    #[error("expected one field; quote the keys that contain blanks, dots or one of = ! < >")]
+    AfterField,
     /// An operator was expected and this was found.
     #[error("expected one of == != > >= < <= in contains, found {0:?}")]
     NoOperator(String),
     /// The text ends after the operator.
-    #[error("expected a value: a JSON string, number, boolean or list, or one plain word")]
+    #[error("expected a value: a JSON string, number, boolean, null or list, or one plain word")]
     NoValue,
     /// A value of several words has no quotes.
     #[error("a text of several words needs double quotes")]
@@ -58,10 +63,10 @@ pub enum TextFault {
 impl Filter {
     /// Reads conditions of the form `field op value`, one per text.
     ///
-    /// * The field ends at the first blank or at one of `= ! < >`; a field with such characters is
-    ///   written as a JSON string.
+    /// * The field is a path of keys, separated by dots. It ends at the first blank or at one of
+    ///   `= ! < >`; a key with such characters, or with a dot, is written as a JSON string: `"a.b".c`.
     /// * Both spellings of operators are read.
-    /// * The value is JSON (a string, number, boolean, or list), or a string in single quotes, without
+    /// * The value is JSON (a string, number, boolean, null, or list), or a string in single quotes, without
     ///   escapes. One word that is not JSON and does not look like a number is a string.
     ///
     /// # Errors
@@ -88,6 +93,20 @@ impl Filter {
                 TextFault::Filter(invalid.fault),
             )
         })
+    }
+}
+
+impl FromStr for FieldPath {
+    type Err = TextFault;
+
+    /// Reads the text form, in which keys with dots, blanks or one of `= ! < >` are JSON strings.
+    fn from_str(text: &str) -> Result<Self, TextFault> {
+        let (path, end) = path(text).map_err(|(_, fault)| fault)?;
+        if end == text.len() {
+            Ok(path)
+        } else {
+            Err(TextFault::AfterField)
+        }
     }
 }
 
@@ -128,8 +147,8 @@ type Fault = (usize, TextFault);
 /// Reads a condition; returns it and the byte at which its value begins.
 fn condition(text: &str) -> Result<(Condition, usize), Fault> {
     let field_at = skip_blanks(text, 0);
-    let (field, field_end) = field(text, field_at)?;
-    let op_at = skip_blanks(text, field_end);
+    let (field, length) = path(&text[field_at..]).map_err(|(at, fault)| (field_at + at, fault))?;
+    let op_at = skip_blanks(text, field_at + length);
     let op_end = op_at + op_length(&text[op_at..]);
     let op: Op = text[op_at..op_end]
         .parse()
@@ -139,28 +158,41 @@ fn condition(text: &str) -> Result<(Condition, usize), Fault> {
     Ok((Condition { field, op, value }, value_at))
 }
 
-fn field(text: &str, at: usize) -> Result<(String, usize), Fault> {
-    let rest = &text[at..];
-    if rest.starts_with('"') {
-        // A stream, because the string is followed by the rest of the condition.
-        let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-        return match strings.next() {
-            Some(Ok(field)) => Ok((field, at + strings.byte_offset())),
-            Some(Err(error)) => Err((at, TextFault::NotJson(without_location(&error)))),
-            None => Err((at, TextFault::NoField)),
-        };
+/// Reads a path at the beginning of a text, and returns the byte after it.
+fn path(text: &str) -> Result<(FieldPath, usize), Fault> {
+    let mut keys = Vec::new();
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        if rest.starts_with('"') {
+            // A stream, because the string is followed by the rest of the condition.
+            let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+            match strings.next() {
+                Some(Ok(key)) => keys.push(key),
+                Some(Err(error)) => {
+                    return Err((at, TextFault::NotJson(without_location(&error))));
+                }
+                None => return Err((at, TextFault::NoField)),
+            }
+            at += strings.byte_offset();
+        } else if rest.starts_with('`') {
+            // As a key it would be a name with backquotes, which matches nothing.
+            return Err((at, TextFault::Backquotes));
+        } else {
+            let ends = |c: char| c == '.' || c.is_whitespace() || is_symbol(c);
+            let length = rest.find(ends).unwrap_or(rest.len());
+            keys.push(rest[..length].to_owned());
+            at += length;
+        }
+        if !text[at..].starts_with('.') {
+            break;
+        }
+        at += 1;
     }
-    // As a field it would be a name with backquotes, which matches nothing.
-    if rest.starts_with('`') {
-        return Err((at, TextFault::Backquotes));
+    if at == 0 {
+        return Err((0, TextFault::NoField));
     }
-    let length = rest
-        .find(|c: char| c.is_whitespace() || is_symbol(c))
-        .unwrap_or(rest.len());
-    if length == 0 {
-        return Err((at, TextFault::NoField));
-    }
-    Ok((rest[..length].to_owned(), at + length))
+    Ok((FieldPath::from_keys(keys), at))
 }
 
 fn value(text: &str) -> Result<Value, Fault> {

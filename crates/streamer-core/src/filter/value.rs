@@ -6,10 +6,12 @@ use serde_json::Value as Json;
 
 /// A value that a field is compared with.
 ///
-/// There is no null and no object. [`Filter::new`](super::Filter::new) refuses doubles that are not
+/// There is no object. [`Filter::new`](super::Filter::new) refuses doubles that are not
 /// finite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// Null, which equals null only. A field that is missing is not null.
+    Null,
     /// Text, compared byte by byte.
     Text(String),
     /// An integer.
@@ -26,9 +28,6 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidValue {
-    /// The value is null.
-    #[error("a filter value cannot be null; use a string, a number, a boolean or a list")]
-    Null,
     /// The value is an object.
     #[error("a filter value cannot be an object; name a field inside it, as in `a.b == 1`")]
     Object,
@@ -42,6 +41,7 @@ impl Value {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
+            Self::Null => "null",
             Self::Text(_) => "a string",
             Self::Int(_) => "an integer",
             Self::Double(_) => "a double",
@@ -55,7 +55,16 @@ impl Value {
             Self::Double(double) => double.is_finite(),
             // Inside lists, too: elements are compared like other values.
             Self::List(values) => values.iter().all(Self::is_finite),
-            Self::Text(_) | Self::Int(_) | Self::Bool(_) => true,
+            Self::Null | Self::Text(_) | Self::Int(_) | Self::Bool(_) => true,
+        }
+    }
+
+    /// Returns whether it is null, or a list with null in it.
+    pub(super) fn has_null(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::List(values) => values.iter().any(Self::has_null),
+            Self::Text(_) | Self::Int(_) | Self::Double(_) | Self::Bool(_) => false,
         }
     }
 }
@@ -64,6 +73,7 @@ impl Value {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Null => f.write_str("null"),
             // Quoted and escaped, so that `from_text` reads the same value again.
             Self::Text(text) => write!(f, "{}", Json::from(&**text)),
             Self::Int(int) => write!(f, "{int}"),
@@ -106,7 +116,7 @@ impl TryFrom<&Json> for Value {
 
     fn try_from(json: &Json) -> Result<Self, InvalidValue> {
         match json {
-            Json::Null => Err(InvalidValue::Null),
+            Json::Null => Ok(Self::Null),
             Json::Object(_) => Err(InvalidValue::Object),
             Json::Bool(bool) => Ok(Self::Bool(*bool)),
             Json::String(text) => Ok(Self::Text(text.clone())),

@@ -2,7 +2,7 @@
 
 use steadfast_wire::streamer::{self as wire, value::Kind};
 
-use super::{Condition, Filter, FilterFault, InvalidFilter, Op, Spelling, Value};
+use super::{Condition, FieldPath, Filter, FilterFault, InvalidFilter, Op, Spelling, Value};
 
 /// Limits on the filter of one subscription, all inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,10 @@ impl Filter {
                     limit: limits.max_filters,
                 })
             };
-            let at = |fault| InvalidFilter::at(index, &filter.field, fault);
-            conditions.push(condition.map_err(at)?);
+            conditions.push(condition.map_err(|fault| {
+                let field = FieldPath::of_wire(&filter.field, &filter.path);
+                InvalidFilter::at(index, &field, fault)
+            })?);
         }
         Self::new(conditions)
     }
@@ -61,10 +63,14 @@ impl Filter {
     /// Returns the messages for a subscribe request.
     #[must_use]
     pub fn to_wire(&self, spelling: Spelling) -> Vec<wire::Filter> {
-        let message = |condition: &Condition| wire::Filter {
-            field: condition.field.clone(),
-            op: condition.op.spelled(spelling).to_owned(),
-            value: Some(value_to_wire(&condition.value)),
+        let message = |condition: &Condition| {
+            let (field, path) = condition.field.to_wire();
+            wire::Filter {
+                field,
+                path,
+                op: condition.op.spelled(spelling).to_owned(),
+                value: Some(value_to_wire(&condition.value)),
+            }
         };
         self.conditions().iter().map(message).collect()
     }
@@ -80,14 +86,14 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn condition(&mut self, filter: &wire::Filter) -> Result<Condition, FilterFault> {
         // Before anything is copied: what exceeds the limits costs no memory.
-        self.count_bytes(filter.field.len() + filter.op.len())?;
+        self.count_bytes(FieldPath::wire_len(&filter.field, &filter.path) + filter.op.len())?;
         let op: Op = filter
             .op
             .parse()
             .map_err(|_| FilterFault::UnsupportedOperator(filter.op.clone()))?;
         let value = filter.value.as_ref().ok_or(FilterFault::NoValue)?;
         Ok(Condition {
-            field: filter.field.clone(),
+            field: FieldPath::of_wire(&filter.field, &filter.path),
             op,
             value: self.value(value, 0)?,
         })
@@ -98,9 +104,15 @@ impl Reader<'_> {
         // 8 for each value that is no text, so that long lists of numbers are bounded, too.
         self.count_bytes(match kind {
             Kind::StringValue(text) => text.len(),
-            Kind::IntValue(_) | Kind::DoubleValue(_) | Kind::BoolValue(_) | Kind::ListValue(_) => 8,
+            Kind::NullValue(_)
+            | Kind::IntValue(_)
+            | Kind::DoubleValue(_)
+            | Kind::BoolValue(_)
+            | Kind::ListValue(_) => 8,
         })?;
         Ok(match kind {
+            Kind::NullValue(true) => Value::Null,
+            Kind::NullValue(false) => return Err(FilterFault::NoKind),
             Kind::StringValue(text) => Value::Text(text.clone()),
             Kind::IntValue(int) => Value::Int(*int),
             Kind::DoubleValue(double) => Value::Double(*double),
@@ -143,6 +155,7 @@ impl Reader<'_> {
 
 fn value_to_wire(value: &Value) -> wire::Value {
     let kind = match value {
+        Value::Null => Kind::NullValue(true),
         Value::Text(text) => Kind::StringValue(text.clone()),
         Value::Int(int) => Kind::IntValue(*int),
         Value::Double(double) => Kind::DoubleValue(*double),

@@ -303,6 +303,7 @@ impl Hub {
             left: wants.left,
             window: has_window,
             start: has_start,
+            filters: filter.needs_profile(),
             ..SubscribeResponse::default()
         }
     }

@@ -134,7 +134,7 @@ impl<'a> Condition<'a> {
     pub(super) fn bound(self) -> Option<(Type, u64)> {
         match self.op {
             Op::Gt | Op::Ge | Op::Lt | Op::Le => {
-                Scalar::of(self.value).map(|value| value.ordered())
+                Scalar::of(self.value).and_then(|value| value.ordered())
             }
             Op::Eq | Op::Ne | Op::In | Op::Contains => None,
         }
@@ -166,6 +166,7 @@ pub(super) enum Kind {
 /// A value that groups are listed under.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scalar<'a> {
+    Null,
     Text(&'a [u8]),
     Number(Number),
     Bool(bool),
@@ -178,10 +179,12 @@ impl<'a> Scalar<'a> {
         text()
             .or_else(number)
             .or_else(|| field.bool().map(Self::Bool))
+            .or_else(|| field.is_null().then_some(Self::Null))
     }
 
     pub(super) fn of(value: Operand<'a>) -> Option<Self> {
         match value {
+            Operand::Null => Some(Self::Null),
             Operand::Text(text) => Some(Self::Text(text)),
             Operand::Number(number) => Some(Self::Number(number)),
             Operand::Bool(bool) => Some(Self::Bool(bool)),
@@ -194,7 +197,8 @@ impl<'a> Scalar<'a> {
             (Self::Text(a), Self::Text(b)) => a == b,
             (Self::Number(a), Self::Number(b)) => a == b,
             (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Text(_) | Self::Number(_) | Self::Bool(_), _) => false,
+            (Self::Null, Self::Null) => true,
+            (Self::Null | Self::Text(_) | Self::Number(_) | Self::Bool(_), _) => false,
         }
     }
 
@@ -209,6 +213,8 @@ impl<'a> Scalar<'a> {
 
     pub(super) fn write(&self, state: &mut impl Hasher) {
         match self {
+            // Any bytes will do: whoever finds equal hashes compares the values.
+            Self::Null => u64::MAX.hash(state),
             Self::Text(text) => text.hash(state),
             Self::Number(number) => number.hash(state),
             Self::Bool(bool) => bool.hash(state),
@@ -216,9 +222,10 @@ impl<'a> Scalar<'a> {
     }
 
     /// Returns the type, and a key that is never greater for a lesser value. Values that are close
-    /// may share a key: whoever finds equal keys compares the values.
-    pub(super) fn ordered(&self) -> (Type, u64) {
-        match self {
+    /// may share a key: whoever finds equal keys compares the values. Null has no order.
+    pub(super) fn ordered(&self) -> Option<(Type, u64)> {
+        Some(match self {
+            Self::Null => return None,
             Self::Text(text) => {
                 let mut prefix = [0; 8];
                 let length = text.len().min(8);
@@ -238,7 +245,7 @@ impl<'a> Scalar<'a> {
                 (Type::Number, key)
             }
             Self::Bool(bool) => (Type::Bool, u64::from(*bool)),
-        }
+        })
     }
 }
 

@@ -124,7 +124,7 @@ impl FieldIndex {
         let Some(ranges) = &self.ranges else {
             return;
         };
-        let Some((of, key)) = Scalar::of_field(value).map(|value| value.ordered()) else {
+        let Some((of, key)) = Scalar::of_field(value).and_then(|value| value.ordered()) else {
             return;
         };
         let Ranges {

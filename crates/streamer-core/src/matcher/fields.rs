@@ -1,4 +1,4 @@
-//! The fields that the filters of a collection name, as a tree of path segments.
+//! The fields that the filters of a collection name, as a tree of keys.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Event,
     arena::Arena,
-    filter::{Document, InvalidDocument},
+    filter::{Document, FieldPath, InvalidDocument},
 };
 
 /// Paths of fields as a tree, so that an event's document is walked once, along the paths that both
@@ -53,25 +53,21 @@ impl FieldTable {
     }
 
     /// Returns the field at a path, and counts one more condition that names it.
-    pub(super) fn acquire(&mut self, path: &str) -> FieldId {
+    pub(super) fn acquire(&mut self, path: &FieldPath) -> FieldId {
         let mut at = ROOT;
-        for segment in path.split('.') {
-            let known = self.nodes[at.index()]
-                .children
-                .get(segment.as_bytes())
-                .copied();
-            // Paths are not escaped: a key with a dot cannot be named (docs/protocol-filters.md).
-            at = known.unwrap_or_else(|| self.add(at, segment));
+        for key in path.keys() {
+            let known = self.nodes[at.index()].children.get(key.as_bytes()).copied();
+            at = known.unwrap_or_else(|| self.add(at, key));
         }
         self.nodes[at.index()].users += 1;
         at
     }
 
     /// Returns the path of a field.
-    pub(super) fn path(&self, field: FieldId) -> String {
+    pub(super) fn path(&self, field: FieldId) -> FieldPath {
         let names = self.names(field);
         let names = names.into_iter().rev().map(String::from_utf8_lossy);
-        names.collect::<Vec<_>>().join(".")
+        FieldPath::from_keys(names)
     }
 
     /// Returns the segments of a field's path, the last one first. Iterative, as a path may have as many
@@ -87,8 +83,8 @@ impl FieldTable {
         names
     }
 
-    fn add(&mut self, parent: FieldId, segment: &str) -> FieldId {
-        let name = segment.as_bytes();
+    fn add(&mut self, parent: FieldId, key: &str) -> FieldId {
+        let name = key.as_bytes();
         let child = FieldId::new(self.nodes.insert(Node::new(name, parent)));
         let parent = &mut self.nodes[parent.index()];
         parent.children.insert(name.into(), child);
@@ -280,12 +276,12 @@ mod tests {
     #[test]
     fn path_of_many_segments_is_walked_in_a_loop() {
         let mut table = FieldTable::new();
-        let path = vec!["a"; 30_000].join(".");
+        let path = FieldPath::from_keys(vec!["a"; 30_000]);
         let field = table.acquire(&path);
         assert_eq!(table.path(field), path);
         let fields = serde_json::from_str(r#"{"a":{"a":1}}"#).unwrap();
         assert_eq!(table.find(field, &fields), None);
-        let inside = table.acquire("a.a");
+        let inside = table.acquire(&"a.a".into());
         assert_eq!(table.find(inside, &fields), Some(&Json::from(1)));
         table.release(inside);
         table.release(field);

@@ -108,12 +108,12 @@ fn hash_operand(value: Operand<'_>, state: &mut impl Hasher) {
                 hash_operand(element, state);
             }
         }
-        (None, Operand::Text(_) | Operand::Number(_) | Operand::Bool(_)) => {}
+        (None, Operand::Null | Operand::Text(_) | Operand::Number(_) | Operand::Bool(_)) => {}
     }
 }
 
 /// Hashes a value as [`hash_operand`] hashes an equal one. Returns false for what no value of a filter
-/// equals: null, objects, and lists with those.
+/// equals: objects, and lists with those.
 fn hash_field(value: ValueRef<'_>, state: &mut impl Hasher) -> bool {
     if let Some(scalar) = Scalar::of_field(value) {
         scalar.write(state);

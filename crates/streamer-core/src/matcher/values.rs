@@ -259,6 +259,10 @@ impl<'a> FieldValue<'a> for ValueRef<'a> {
         Some(bool)
     }
 
+    fn is_null(self) -> bool {
+        matches!(self.node(), Node::Null)
+    }
+
     fn elements(self) -> Option<impl ExactSizeIterator<Item = Self>> {
         let Node::List { len, .. } = self.node() else {
             return None;

@@ -153,7 +153,7 @@ pub mod subscribe_request {
 /// Profile: the first documents that match, in the order of a field.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Window {
-    /// Path of the field, segments separated by dots.
+    /// Path of the field, keys separated by dots.
     #[prost(string, tag = "1")]
     pub field: ::prost::alloc::string::String,
     /// The greatest value first.
@@ -168,6 +168,9 @@ pub struct Window {
     /// The place up to which the client has documents, in a request that continues; absent if it has all.
     #[prost(message, optional, tag = "5")]
     pub bound: ::core::option::Option<WindowBound>,
+    /// The keys of the path, from the outside in, if one of them contains a dot. `field` is empty then.
+    #[prost(string, repeated, tag = "6")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Profile: a place in the order of a window: a value and, among documents of equal value, an id.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -217,7 +220,7 @@ pub struct SnapshotRequest {
 /// One condition on one field.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Filter {
-    /// Path of the field, segments separated by dots.
+    /// Path of the field, keys separated by dots.
     #[prost(string, tag = "1")]
     pub field: ::prost::alloc::string::String,
     /// `== != > >= < <= in contains`, or the older spelling `eq ne gt gte lt lte in contains`.
@@ -226,12 +229,15 @@ pub struct Filter {
     /// The value to compare with.
     #[prost(message, optional, tag = "3")]
     pub value: ::core::option::Option<Value>,
+    /// Profile: the keys of the path, from the outside in, if one of them contains a dot. `field` is empty then.
+    #[prost(string, repeated, tag = "100")]
+    pub path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// A filter value. There is no null.
+/// A filter value.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Value {
     /// Exactly one.
-    #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "value::Kind", tags = "1, 2, 3, 4, 5, 100")]
     pub kind: ::core::option::Option<value::Kind>,
 }
 /// Nested message and enum types in `Value`.
@@ -254,6 +260,9 @@ pub mod value {
         /// List of values; types may be mixed.
         #[prost(message, tag = "5")]
         ListValue(super::ListValue),
+        /// Profile: null, if true.
+        #[prost(bool, tag = "100")]
+        NullValue(bool),
     }
 }
 /// A list of values.
@@ -332,6 +341,9 @@ pub struct SubscribeResponse {
     /// Profile: it begins at `start`, or continues from a position, as requested.
     #[prost(bool, tag = "108")]
     pub start: bool,
+    /// Profile: null and keys with dots in its filters are understood, as requested.
+    #[prost(bool, tag = "109")]
+    pub filters: bool,
 }
 /// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

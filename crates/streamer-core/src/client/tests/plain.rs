@@ -2,7 +2,7 @@ use gateway_message::Payload as Sent;
 
 use super::*;
 use crate::client::queue::Queue;
-use crate::filter::{Condition, Op};
+use crate::filter::{Condition, FieldPath, Op, Value};
 
 const TAKEN: &str = "subscription ID already exists";
 const OPERATOR: &str = "failed to compile filters: unsupported operator: ==";
@@ -28,14 +28,67 @@ fn reopen(rig: &mut Rig) -> Vec<SubscribeRequest> {
 }
 
 fn filtered(rig: &mut Rig, id: u64, op: Op) {
+    on_condition(rig, id, Condition::new("age", op, vec![30]));
+}
+
+fn on_condition(rig: &mut Rig, id: u64, condition: Condition) {
     rig.command(Command::Subscribe {
         options: SubscribeOptions::default(),
         id: SubscriptionId(id),
         database: "default".to_owned(),
         collection: "users".to_owned(),
-        filter: Filter::new([Condition::new("age", op, vec![30])]).expect("a filter"),
+        filter: Filter::new([condition]).expect("a filter"),
         start: Start::Now,
     });
+}
+
+#[test]
+fn servers_that_do_not_know_null_or_dotted_keys_are_refused() {
+    let greet_older = |rig: &mut Rig| {
+        rig.greet_profile(20);
+        rig.accept_one(at(20));
+    };
+    for greet in [&greet_older as &dyn Fn(&mut Rig), &Rig::greet_plain] {
+        for condition in [
+            Condition::new("owner", Op::Ne, Value::Null),
+            Condition::new("owner", Op::In, vec![Value::from(1), Value::Null]),
+            Condition::new(FieldPath::from_keys(["a.b"]), Op::Eq, 1),
+        ] {
+            let mut rig = Rig::new();
+            on_condition(&mut rig, 1, condition);
+            greet(&mut rig);
+            let refused = |event: &Event| {
+                matches!(event, Event::Refused { refusal, .. }
+                    if refusal.permanent && refusal.message.contains("keys with dots"))
+            };
+            assert!(rig.events.iter().any(refused), "{:?}", rig.events);
+        }
+    }
+}
+
+#[test]
+fn servers_that_confirm_null_and_dotted_keys_are_used() {
+    let mut rig = Rig::new();
+    let path = FieldPath::from_keys(["a.b"]);
+    on_condition(&mut rig, 1, Condition::new(path, Op::Ne, Value::Null));
+    rig.greet_profile(20);
+    let request = rig.one_request();
+    let [filter] = &request.filters[..] else {
+        panic!("one filter: {request:?}");
+    };
+    assert_eq!(
+        (&*filter.field, &filter.path[..]),
+        ("", &["a.b".to_owned()][..])
+    );
+    let response = SubscribeResponse {
+        success: true,
+        position: Some(on_wire(at(20))),
+        filters: true,
+        ..SubscribeResponse::default()
+    };
+    rig.respond(&request, request.request, response);
+    let refused = |event: &Event| matches!(event, Event::Refused { .. });
+    assert!(!rig.events.iter().any(refused), "{:?}", rig.events);
 }
 
 #[test]

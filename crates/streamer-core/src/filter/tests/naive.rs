@@ -13,7 +13,9 @@ use crate::Event;
 /// Whether the filters hold for the event's document; `None` if they are to be refused.
 pub(crate) fn holds(filters: &[wire::Filter], event: &Event) -> Option<bool> {
     let conditions = filters.iter().map(readable).collect::<Option<Vec<_>>>()?;
-    if let [("_id", "==" | "eq", value)] = &conditions[..] {
+    if let [(path, "==" | "eq", value)] = &conditions[..]
+        && path[..] == ["_id"]
+    {
         let id = value.as_str().filter(|id| !id.is_empty())?;
         return Some(id == &*event.document_id);
     }
@@ -21,22 +23,29 @@ pub(crate) fn holds(filters: &[wire::Filter], event: &Event) -> Option<bool> {
     root.insert("id".into(), Json::from(&*event.document_id));
     root.insert("collection".into(), Json::from(&*event.collection));
     let root = Json::Object(root);
-    let holds = |(path, op, value): &(&str, &str, Json)| match at(&root, path) {
+    let holds = |(path, op, value): &(Vec<&str>, &str, Json)| match at(&root, path) {
         None => false,
         Some(field) => condition(field, op, value),
     };
     Some(conditions.iter().all(holds))
 }
 
-fn readable(filter: &wire::Filter) -> Option<(&str, &str, Json)> {
+fn readable(filter: &wire::Filter) -> Option<(Vec<&str>, &str, Json)> {
     let value = json(filter.value.as_ref()?)?;
     let allowed = match filter.op.as_str() {
         "==" | "eq" | "!=" | "ne" | "contains" => true,
         "in" => value.is_array(),
-        ">" | "gt" | ">=" | "gte" | "<" | "lt" | "<=" | "lte" => !value.is_array(),
+        ">" | "gt" | ">=" | "gte" | "<" | "lt" | "<=" | "lte" => {
+            !value.is_array() && !value.is_null()
+        }
         _ => false,
     };
-    allowed.then_some((&filter.field, &filter.op, value))
+    let path = if filter.path.is_empty() {
+        filter.field.split('.').collect()
+    } else {
+        filter.path.iter().map(String::as_str).collect()
+    };
+    allowed.then_some((path, &filter.op, value))
 }
 
 fn json(value: &wire::Value) -> Option<Json> {
@@ -45,15 +54,16 @@ fn json(value: &wire::Value) -> Option<Json> {
         Kind::IntValue(int) => Json::from(*int),
         Kind::DoubleValue(double) => Json::Number(Number::from_f64(*double)?),
         Kind::BoolValue(bool) => Json::from(*bool),
+        Kind::NullValue(true) => Json::Null,
+        Kind::NullValue(false) => return None,
         Kind::ListValue(list) => Json::Array(list.values.iter().map(json).collect::<Option<_>>()?),
     })
 }
 
-fn at<'a>(json: &'a Json, path: &str) -> Option<&'a Json> {
-    let fields = json.as_object()?;
-    match path.find('.') {
-        Some(dot) => at(fields.get(&path[..dot])?, &path[dot + 1..]),
-        None => fields.get(path),
+fn at<'a>(json: &'a Json, path: &[&str]) -> Option<&'a Json> {
+    match path {
+        [] => Some(json),
+        [key, inside @ ..] => at(json.as_object()?.get(*key)?, inside),
     }
 }
 

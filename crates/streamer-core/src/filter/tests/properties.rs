@@ -22,8 +22,17 @@ pub(crate) fn any_filters() -> impl Strategy<Value = Vec<wire::Filter>> {
         "==", "!=", ">", ">=", "<", "<=", "in", "contains", "eq", "ne", "gt", "gte", "lt", "lte",
         "in", "contains", "=",
     ]);
-    let usual = (field, op, any_kind())
-        .prop_map(|(field, op, kind)| message(field, op, kind))
+    let keys = select(vec!["a", "b", "a.b", "", "_id", "id"]);
+    let filter = prop_oneof![
+        3 => field.prop_map(|field| message(field, "", Kind::NullValue(true))),
+        1 => vec(keys, 1..3).prop_map(|keys| message_on_keys(&keys, "", Kind::NullValue(true))),
+    ];
+    let usual = (filter, op, any_kind())
+        .prop_map(|(filter, op, kind)| wire::Filter {
+            op: op.to_owned(),
+            value: Some(wire::Value { kind: Some(kind) }),
+            ..filter
+        })
         .boxed();
     let by_id = select(vec!["u1", "u2", ""]).prop_map(|id| vec![message("_id", "==", text(id))]);
     prop_oneof![
@@ -44,6 +53,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
             number.as_i64().map_or_else(double, Kind::IntValue)
         }),
         2 => any::<bool>().prop_map(Kind::BoolValue),
+        1 => Just(Kind::NullValue(true)),
     ];
     leaf.prop_recursive(2, 12, 4, |inner| vec(inner, 0..4).prop_map(list))
 }
@@ -82,6 +92,7 @@ fn any_message() -> impl Strategy<Value = wire::Filter> {
         any::<i64>().prop_map(Kind::IntValue),
         prop::num::f64::ANY.prop_map(Kind::DoubleValue),
         any::<bool>().prop_map(Kind::BoolValue),
+        any::<bool>().prop_map(Kind::NullValue),
     ];
     let value = prop::option::weighted(0.95, leaf)
         .prop_map(|kind| wire::Value { kind })
@@ -92,10 +103,14 @@ fn any_message() -> impl Strategy<Value = wire::Filter> {
         });
     let known = select(Op::ALL.to_vec()).prop_map(|op| op.to_string());
     let op = prop_oneof![9 => known, 1 => ".*"];
-    (".*", op, prop::option::weighted(0.95, value)).prop_map(|(field, op, value)| wire::Filter {
-        field,
-        op,
-        value,
+    let path = prop_oneof![Just(Vec::new()), vec("[a. \"]{0,3}", 1..4)];
+    (".*", op, prop::option::weighted(0.95, value), path).prop_map(|(field, op, value, path)| {
+        wire::Filter {
+            field,
+            op,
+            value,
+            path,
+        }
     })
 }
 

@@ -130,6 +130,63 @@ fn a_null_field_is_only_unequal() {
 }
 
 #[test]
+fn null_equals_a_null_field_and_no_missing_one() {
+    let null = || Kind::NullValue(true);
+    for (field, op, kind, expected) in [
+        (json!(null), "==", null(), true),
+        (json!(null), "!=", null(), false),
+        (json!(null), "in", list([Int(1), null()]), true),
+        (json!(null), "in", list([Int(1)]), false),
+        (json!(0), "==", null(), false),
+        (json!(0), "!=", null(), true),
+        (json!(""), "!=", null(), true),
+        (json!(false), "==", null(), false),
+        (json!({}), "!=", null(), true),
+        (json!([null]), "!=", null(), true),
+        (json!([1, null]), "contains", null(), true),
+        (json!([1]), "contains", null(), false),
+        (json!({"null": 1}), "contains", null(), false),
+        (json!([null]), "==", list([null()]), true),
+        (json!([0]), "==", list([null()]), false),
+    ] {
+        let fields = json!({"x": field, "y": null});
+        assert_eq!(
+            holds("x", op, kind.clone(), &fields),
+            expected,
+            "{field} {op} {kind:?}"
+        );
+        assert!(!holds("missing", op, kind, &fields), "missing {op}");
+    }
+    for op in ["<", "<=", ">", ">="] {
+        let refused = parse(&[message("x", op, null())]).unwrap_err().to_string();
+        assert!(refused.contains("does not apply to null"), "{refused}");
+    }
+}
+
+#[test]
+fn keys_with_dots_are_reached_one_by_one() {
+    let fields = json!({"a.b": 1, "a": {"b": 2, "c.d": {"e": 3}}});
+    for (keys, value) in [
+        (&["a.b"][..], Some(1)),
+        (&["a", "b"], Some(2)),
+        (&["a", "c.d", "e"], Some(3)),
+        (&["a", "c", "d", "e"], None),
+        (&["a.c.d.e"], None),
+    ] {
+        for number in 1..=3 {
+            let filter = parse(&[message_on_keys(keys, "==", Int(number))]).unwrap();
+            let found = evaluate(&filter, &Document::of(&event(&fields))).unwrap();
+            assert_eq!(found, value == Some(number), "{filter}");
+        }
+    }
+    let plain = parse(&[message("a.b", "==", Int(2))]).unwrap();
+    assert_eq!(
+        parse(&[message_on_keys(&["a", "b"], "==", Int(2))]),
+        Ok(plain)
+    );
+}
+
+#[test]
 fn in_holds_for_any_element_of_any_kind() {
     let mixed = || list([text("a"), Int(1), Bool(true), list([Int(2), Int(3)])]);
     for (field, expected) in [

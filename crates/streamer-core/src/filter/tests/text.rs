@@ -42,9 +42,39 @@ fn a_condition_reads_as_it_looks() {
         ),
         ("\"a <b>\" contains \"\"", "a <b>", Op::Contains, "".into()),
         ("\"\"==1", "", Op::Eq, Value::Int(1)),
+        ("owner == null", "owner", Op::Eq, Value::Null),
+        ("owner != \"null\"", "owner", Op::Ne, "null".into()),
+        (
+            "n in [[null]]",
+            "n",
+            Op::In,
+            Value::List(vec![vec![Value::Null].into()]),
+        ),
+        ("\"a\".b == 1", "a.b", Op::Eq, Value::Int(1)),
+        ("a..b == 1", "a..b", Op::Eq, Value::Int(1)),
+        (". == 1", ".", Op::Eq, Value::Int(1)),
+        ("a\"b == 1", "a\"b", Op::Eq, Value::Int(1)),
     ] {
         assert_eq!(one(text), Condition::new(field, op, value), "{text}");
     }
+}
+
+#[test]
+fn quoted_keys_may_contain_dots() {
+    for (text, keys) in [
+        ("\"a.b\" == 1", &["a.b"][..]),
+        ("\"a.b\"==1", &["a.b"]),
+        ("x.\"a.b\".y == 1", &["x", "a.b", "y"]),
+        ("\"a.b\".\"c = d\" == 1", &["a.b", "c = d"]),
+        ("\"a.b\".\"\" == 1", &["a.b", ""]),
+        ("\"a\\u002eb\" == 1", &["a.b"]),
+    ] {
+        let condition = one(text);
+        assert!(condition.field.keys().eq(keys.iter().copied()), "{text}");
+        assert_eq!(one(&condition.to_string()), condition, "{text}");
+    }
+    assert_eq!("x.\"a.b\"".parse(), Ok(FieldPath::from_keys(["x", "a.b"])));
+    assert_eq!("x y".parse::<FieldPath>(), Err(TextFault::AfterField));
 }
 
 #[test]
@@ -62,9 +92,15 @@ fn a_fault_is_pointed_at() {
         ("name == \"A\" x", 13, "this is not JSON"),
         ("tag in [1, é]", 12, "this is not JSON"),
         ("\"name == 1", 1, "this is not JSON"),
-        ("n == null", 6, "a filter value cannot be null"),
+        ("n > null", 5, "does not apply to null"),
+        ("\"a\".`b` == 1", 5, "use double quotes"),
+        ("\"a\"b == 1", 4, "found \"b\""),
+        (
+            "_id == null",
+            8,
+            "a document id is a string and the value is null",
+        ),
         ("n == {\"a\": 1}", 6, "a filter value cannot be an object"),
-        ("n in [[null]]", 6, "a filter value cannot be null"),
         ("n == 18446744073709551615", 6, "is too large"),
         ("n == 1e999", 6, "not a JSON number"),
         ("n == NaN", 6, "not a JSON number"),

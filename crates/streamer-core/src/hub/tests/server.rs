@@ -570,6 +570,7 @@ impl NewSubscription {
             field: field.to_owned(),
             op: op.to_owned(),
             value: Some(Value { kind: Some(value) }),
+            path: Vec::new(),
         });
         self
     }

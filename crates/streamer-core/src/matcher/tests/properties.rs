@@ -35,7 +35,12 @@ fn any_step() -> impl Strategy<Value = Step> {
 /// How the filters choose, in the order in which the kinds are told.
 fn kind(filters: &[wire::Filter]) -> u8 {
     match filters {
-        [only] if only.field == "_id" && matches!(&*only.op, "==" | "eq") => 0,
+        [only]
+            if (only.field == "_id" || only.path == ["_id"])
+                && matches!(&*only.op, "==" | "eq") =>
+        {
+            0
+        }
         [] => 1,
         _ => 2,
     }
