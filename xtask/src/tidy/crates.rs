@@ -9,15 +9,16 @@ use toml::Value;
 use crate::process;
 
 /// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &str); 16] = [
+const MAY_USE: [(&str, &str); 17] = [
     ("session", ""),
     ("wire", ""),
     ("chaos", ""),
+    ("tls", ""),
+    ("net", "tls"),
     ("access", ""),
-    ("net", ""),
     ("exposition", ""),
     ("recorder", "exposition"),
-    ("steadfast", "session net"),
+    ("steadfast", "session net tls"),
     ("streamer-core", "session wire"),
     (
         "streamer",

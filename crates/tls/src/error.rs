@@ -45,7 +45,7 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// A certificate file without a key file, or the other way round.
-    #[error("a client certificate and its key must be given together")]
+    #[error("a certificate and its key must be given together")]
     HalfIdentity,
     /// The name of the server is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address; set the server name")]
@@ -59,7 +59,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    pub(super) fn read(path: &Path, error: &io::Error) -> Self {
+    pub(crate) fn read(path: &Path, error: &io::Error) -> Self {
         // The error is rebuilt from its kind and text, because it is kept in a value that is cloned.
         Self::Read {
             path: path.to_owned(),
@@ -67,7 +67,7 @@ impl TlsError {
         }
     }
 
-    pub(super) fn malformed(path: &Path, expected: &'static str, error: pem::Error) -> Self {
+    pub(crate) fn malformed(path: &Path, expected: &'static str, error: pem::Error) -> Self {
         let problem = match error {
             pem::Error::NoItemsFound => "none found".to_owned(),
             other => other.to_string(),
@@ -79,14 +79,14 @@ impl TlsError {
         }
     }
 
-    pub(super) fn unusable(path: &Path, source: rustls::Error) -> Self {
+    pub(crate) fn unusable(path: &Path, source: rustls::Error) -> Self {
         Self::Unusable {
             path: path.to_owned(),
             source,
         }
     }
 
-    pub(super) fn unusable_list(path: &Path, error: &VerifierBuilderError) -> Self {
+    pub(crate) fn unusable_verifier(path: &Path, error: &VerifierBuilderError) -> Self {
         let source = match error {
             VerifierBuilderError::InvalidCrl(problem) => problem.clone().into(),
             other => rustls::Error::General(other.to_string()),
@@ -94,7 +94,7 @@ impl TlsError {
         Self::unusable(path, source)
     }
 
-    pub(super) fn handshake(error: io::Error) -> Self {
+    pub(crate) fn handshake(error: io::Error) -> Self {
         Self::Handshake(Arc::new(error))
     }
 }
@@ -107,7 +107,8 @@ fn explained(error: &io::Error) -> String {
 }
 
 /// Returns what to do about the error, if rustls made it and it is a known one.
-pub(crate) fn remedy(error: &io::Error) -> Option<&'static str> {
+#[must_use]
+pub fn remedy(error: &io::Error) -> Option<&'static str> {
     let inner = error.get_ref();
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate_remedy(problem),
