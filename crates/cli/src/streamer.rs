@@ -30,7 +30,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Serve subscriptions and store documents
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Print the changes of a collection as they happen
     Subscribe(subscribe::Args),
     /// Publish documents, one JSON object per line
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Serve(args) => serve::run(args, settings, stop).await,
+        Command::Serve(args) => serve::run(*args, settings, stop).await,
         Command::Subscribe(args) => subscribe::run(args, settings, stop).await,
         Command::Publish(args) => publish::run(args, settings, stop).await,
         Command::Status(args) => status::run(args, settings).await,

@@ -191,7 +191,8 @@ impl Agent {
                         .as_ref()
                         .map(|watcher| Arc::clone(&watcher.counters)),
                 );
-                Some(Server::start(listener, http::router(state))?)
+                let refused = state.refused.clone();
+                Some(Server::start(listener, http::router(state), refused)?)
             }
             None => None,
         };

@@ -46,7 +46,12 @@ pub struct Config {
     pub stream_bytes: usize,
     /// The number of open connections of agents. Default 4,096.
     pub max_grpc_connections: usize,
-    /// The number of open connections to the HTTP interface. Default 256.
+    /// The number of open connections of agents at one address, or in one /64 network of IPv6. Default
+    /// 2,048.
+    pub max_client_connections: usize,
+    /// Offer gRPC reflection to everyone who can connect. Default false.
+    pub reflection: bool,
+    /// The number of open connections to the HTTP interface, half of them of one client. Default 256.
     pub max_http_connections: usize,
     /// The number of HTTP requests for metrics that are served at one time; more are refused with
     /// status 503. Default 16.
@@ -147,6 +152,8 @@ impl Default for Config {
             response_bytes: 1 << 30,
             stream_bytes: 256 << 20,
             max_grpc_connections: 4_096,
+            max_client_connections: 2_048,
+            reflection: false,
             max_http_connections: 256,
             max_http_requests: 16,
             http_read_timeout: Duration::from_secs(10),
@@ -232,6 +239,7 @@ impl Config {
         for (field, value) in [
             ("max_agents", self.max_agents),
             ("max_grpc_connections", self.max_grpc_connections),
+            ("max_client_connections", self.max_client_connections),
             ("max_http_connections", self.max_http_connections),
             ("max_http_requests", self.max_http_requests),
         ] {

@@ -2,14 +2,13 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use steadfast_net::{ResponseQueue, Responses};
+use steadfast_net::{RequestBody, ResponseQueue, Responses};
 use tonic::Status;
 
 /// The messages of a call's request, in pieces as they arrive.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    body: Incoming,
+    body: RequestBody,
     limit: usize,
     chunk: Bytes,
     /// The part of a message's head that has arrived.
@@ -40,7 +39,7 @@ const HEAD: usize = 5;
 const MAX_QUEUED: usize = 64;
 
 impl Inbound {
-    pub(super) fn new(body: Incoming, limit: usize) -> Self {
+    pub(super) fn new(body: RequestBody, limit: usize) -> Self {
         Self {
             body,
             limit,
@@ -81,8 +80,12 @@ impl Inbound {
             match self.body.frame().await {
                 // Trailers of a request mean nothing in gRPC; an empty chunk reads on.
                 Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+                // A status if the message exceeded a limit of the listener.
                 Some(Err(error)) => {
-                    return Err(Status::cancelled(format!("the stream broke: {error}")));
+                    return Err(error.downcast::<Status>().map_or_else(
+                        |error| Status::cancelled(format!("the stream broke: {error}")),
+                        |status| *status,
+                    ));
                 }
                 None if self.missing.is_some() || !self.head.is_empty() => {
                     return Err(Status::internal("the stream ended inside a message"));

@@ -36,21 +36,20 @@ mod windows;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::Request;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, Socket, Tasks, http1, http2};
+use steadfast_net::{
+    AtLimit, Listener, ListenerOptions, RequestBody, Socket, Tasks, UnfinishedLimits, http1, http2,
+};
 use tokio::{
     net::TcpListener,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 use tonic::service::Routes;
 use tracing::info;
 
 pub use self::config::{Config, ConfigFault, ConfigProblem, InvalidConfig};
-use self::{
-    rpc::{Calls, Service},
-    state::State,
-};
+use self::{rpc::Service, state::State};
 
 /// A running proxy. Dropping it cuts every connection; [`Proxy::drain`] ends it in order.
 #[derive(Debug)]
@@ -88,13 +87,14 @@ const HTTP2: http2::Options = http2::Options {
     stream_window: 64 << 10,
     connection_window: 8 << 20,
     max_calls: 64,
+    idle_timeout: IDLE_TIMEOUT,
     ping: None,
 };
 
 /// The service's name at the health service.
 const SERVICE: &str = "banyandb.fodc.v1.FODCService";
 
-/// A connection without calls is closed after one to two times this.
+/// A connection without calls is ended after one to two times this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The time between two checks of deadlines that no task waits for.
@@ -127,9 +127,22 @@ impl Proxy {
             // An agent that shows no life for this long counts as offline, too.
             write_timeout: Some(config.heartbeat_timeout),
             peer_timeout: Some(PEER_TIMEOUT),
+            max_client_connections: config.max_client_connections,
+            unfinished: UnfinishedLimits {
+                // The longest response, and shorter ones on the other streams of the agent.
+                connection_bytes: config.max_message_bytes.saturating_mul(2),
+                all_bytes: config.response_bytes.saturating_add(config.stream_bytes),
+                timeout: config.abandon_after,
+            },
+            refusals: state.agents_refused.clone(),
+            ..ListenerOptions::default()
         };
         let clients = ListenerOptions {
             max_connections: config.max_http_connections,
+            // Half, so that one client does not keep all others out.
+            max_client_connections: config.max_http_connections.div_ceil(2),
+            unfinished: UnfinishedLimits::default(),
+            refusals: state.http_refused.clone(),
             write_timeout: Some(config.http_write_timeout),
             ..agents.clone()
         };
@@ -137,14 +150,17 @@ impl Proxy {
         let agents = listen(config.grpc_listen, "agents", agents, &state.tasks).await?;
         let clients = listen(config.http_listen, "HTTP", clients, &state.tasks).await?;
         let (grpc, http) = (agents.address(), clients.address());
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
-            .build_v1()?;
         let (health, health_service) = tonic_health::server::health_reporter();
         health
             .set_service_status(SERVICE, tonic_health::ServingStatus::Serving)
             .await;
-        let others = Routes::new(health_service).add_service(reflection);
+        let mut others = Routes::new(health_service);
+        if config.reflection {
+            let reflection = tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
+                .build_v1()?;
+            others = others.add_service(reflection);
+        }
         serve_agents(&state, agents, others);
         serve_http(&state, clients);
         state.tasks.spawn(tick(Arc::clone(&state)));
@@ -205,16 +221,9 @@ fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
     let service = Service::new(Arc::clone(state), others);
     let tasks = state.tasks.clone();
     state.tasks.spawn(listener.serve(move |socket: Socket| {
-        let (service, calls) = service.connected();
-        let service = service_fn(move |request: Request<Incoming>| service.serve(request));
-        let connection = http2::serve(socket, service, &HTTP2, &tasks);
-        async move {
-            tokio::select! {
-                () = connection => {}
-                // Dropping the connection closes it; no call is open that could lose something.
-                () = until_idle(&calls) => {}
-            }
-        }
+        let service = service.clone();
+        let service = service_fn(move |request: Request<RequestBody>| service.serve(request));
+        http2::serve(socket, service, &HTTP2, &tasks)
     }));
 }
 
@@ -239,18 +248,5 @@ async fn tick(state: Arc<State>) {
         }
         state.on_tick(state.now());
         state.store.catalog.sweep_when_grown();
-    }
-}
-
-/// Resolves when no call was open at the beginning and at the end of [`IDLE_TIMEOUT`], nor between.
-async fn until_idle(calls: &Calls) {
-    let mut before = None;
-    loop {
-        sleep(IDLE_TIMEOUT).await;
-        let now = calls.quiet();
-        if now.is_some() && now == before {
-            return;
-        }
-        before = now;
     }
 }

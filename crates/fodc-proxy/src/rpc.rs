@@ -17,13 +17,12 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use steadfast_net::RequestBody;
 use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::{error, warn};
 
 use super::{
-    counters::Counter,
     frames::{Inbound, Outbound},
     lanes::{Crashes, Lifecycle, Profiles, SchemaRegistry, StreamKind, Topology},
     registry::AgentId,
@@ -34,45 +33,14 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Service {
     state: Arc<State>,
-    /// Health and reflection.
+    /// Health, and reflection if it is on.
     others: Routes,
-    calls: Arc<Calls>,
 }
 
 type Responded = Result<Response<Body>, Infallible>;
 
 /// The response to a call: at once, or that of another service.
 type Responding = Either<BoxFuture<'static, Responded>, Ready<Responded>>;
-
-/// The calls of one connection.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    begun: Counter,
-    ended: Counter,
-}
-
-/// Counts a call while it is open.
-#[derive(Debug)]
-struct CallGuard(Arc<Calls>);
-
-impl Calls {
-    fn begin(self: &Arc<Self>) -> CallGuard {
-        self.begun.add(1);
-        CallGuard(Arc::clone(self))
-    }
-
-    /// Returns the number of calls so far, or `None` while one is open.
-    pub(super) fn quiet(&self) -> Option<u64> {
-        let ended = self.ended.get();
-        (ended == self.begun.get()).then_some(ended)
-    }
-}
-
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        self.0.ended.add(1);
-    }
-}
 
 /// One call.
 #[derive(Debug)]
@@ -84,50 +52,26 @@ struct Call {
 
 impl Service {
     pub(super) fn new(state: Arc<State>, others: Routes) -> Self {
-        Self {
-            state,
-            others,
-            calls: Arc::default(),
-        }
-    }
-
-    /// Returns the service for another connection, and the counts of its calls.
-    pub(super) fn connected(&self) -> (Self, Arc<Calls>) {
-        let calls = Arc::<Calls>::default();
-        let service = Self {
-            calls: Arc::clone(&calls),
-            ..self.clone()
-        };
-        (service, calls)
+        Self { state, others }
     }
 
     /// Responds to a call.
     ///
     /// This is no async function: what one holds is held by hyper for as long as the call is open, and
     /// agents hold theirs open for as long as they run.
-    pub(super) fn serve(&self, request: Request<Incoming>) -> Responding {
-        // Counted before the first await, so that an idle connection is not closed under a new call.
-        let open = self.calls.begin();
+    pub(super) fn serve(&self, request: Request<RequestBody>) -> Responding {
         let path = request.uri().path();
         let Some(method) = path.strip_prefix("/banyandb.fodc.v1.FODCService/") else {
             let mut others = self.others.clone();
-            return Either::Left(Box::pin(async move {
-                let _open = open;
-                others.call(request.map(Body::new)).await
-            }));
+            return Either::Left(Box::pin(others.call(request.map(Body::new))));
         };
         // Copied, because the request is moved below.
         let name = METHODS.iter().copied().find(|known| *known == method);
-        Either::Right(ready(Ok(self.call(open, name, request))))
+        Either::Right(ready(Ok(self.call(name, request))))
     }
 
     /// Begins a call of the service, or refuses it.
-    fn call(
-        &self,
-        open: CallGuard,
-        name: Option<&'static str>,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    fn call(&self, name: Option<&'static str>, request: Request<RequestBody>) -> Response<Body> {
         if let Some(refusal) = refuse_non_grpc(&request) {
             return refusal;
         }
@@ -136,7 +80,7 @@ impl Service {
         };
         // The only stream without an id: its response assigns one.
         if name == "RegisterAgent" {
-            return self.run(open, REGISTRATION_BYTES, request, register::run);
+            return self.run(REGISTRATION_BYTES, request, register::run);
         }
         let Some(id) = agent_id(request.headers()) else {
             self.state.counters.unnamed_streams.add(1);
@@ -149,34 +93,28 @@ impl Service {
         match name {
             "StreamMetrics" => {
                 let limit = self.state.config.max_message_bytes;
-                self.run(open, limit, request, |call| metrics::run(call, id, name))
+                self.run(limit, request, |call| metrics::run(call, id, name))
             }
-            Topology::METHOD => self.query::<Topology>(open, request, id),
-            Lifecycle::METHOD => self.query::<Lifecycle>(open, request, id),
-            Crashes::METHOD => self.query::<Crashes>(open, request, id),
-            Profiles::METHOD => self.query::<Profiles>(open, request, id),
-            _ => self.query::<SchemaRegistry>(open, request, id),
+            Topology::METHOD => self.query::<Topology>(request, id),
+            Lifecycle::METHOD => self.query::<Lifecycle>(request, id),
+            Crashes::METHOD => self.query::<Crashes>(request, id),
+            Profiles::METHOD => self.query::<Profiles>(request, id),
+            _ => self.query::<SchemaRegistry>(request, id),
         }
     }
 
     /// Serves a stream of the kind `K`.
-    fn query<K: StreamKind>(
-        &self,
-        open: CallGuard,
-        request: Request<Incoming>,
-        id: AgentId,
-    ) -> Response<Body> {
+    fn query<K: StreamKind>(&self, request: Request<RequestBody>, id: AgentId) -> Response<Body> {
         let limit = self.state.config.max_message_bytes;
-        self.run(open, limit, request, |call| queried::run::<K>(call, id))
+        self.run(limit, request, |call| queried::run::<K>(call, id))
     }
 
     /// Responds with headers at once and serves the call in its own task. A panic there ends this call
     /// and nothing else.
     fn run<F: Future<Output = Status> + Send + 'static>(
         &self,
-        open: CallGuard,
         limit: usize,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
         let (outbound, responses) = Outbound::new();
@@ -187,11 +125,7 @@ impl Service {
             inbound: Inbound::new(request.into_body(), limit),
             outbound: outbound.clone(),
         }));
-        self.state.tasks.spawn(async move {
-            // The connection does not count as idle before the handler has ended.
-            let _open = open;
-            guarded(state, outbound, serving).await;
-        });
+        self.state.tasks.spawn(guarded(state, outbound, serving));
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
@@ -246,7 +180,7 @@ fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
 }
 
 /// Returns the response to a request that is not a gRPC call.
-fn refuse_non_grpc(request: &Request<Incoming>) -> Option<Response<Body>> {
+fn refuse_non_grpc(request: &Request<RequestBody>) -> Option<Response<Body>> {
     let grpc = request
         .headers()
         .get(header::CONTENT_TYPE)

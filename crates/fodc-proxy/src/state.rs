@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use steadfast_net::Tasks;
+use steadfast_net::{Refusals, Tasks};
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
 use tokio::time::Instant;
@@ -30,6 +30,10 @@ pub(super) struct State {
     /// The memory of responses on the streams other than the metrics stream.
     pub(super) stream_memory: MemoryBudget,
     pub(super) counters: Arc<Counters>,
+    /// What the listener for agents has refused.
+    pub(super) agents_refused: Refusals,
+    /// What the listener for HTTP has refused.
+    pub(super) http_refused: Refusals,
     pub(super) tasks: Tasks,
     started: Instant,
     agents: Mutex<Agents>,
@@ -52,6 +56,8 @@ impl State {
                 memory: MemoryBudget::new(config.response_bytes),
             },
             stream_memory: MemoryBudget::new(config.stream_bytes),
+            agents_refused: Refusals::default(),
+            http_refused: Refusals::default(),
             tasks: Tasks::new(),
             started: Instant::now(),
             agents: Mutex::new(Agents::new(

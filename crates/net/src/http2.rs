@@ -3,13 +3,13 @@
 use std::{error::Error, time::Duration};
 
 use http_body::Body;
-use hyper::{Request, Response, body::Incoming, server::conn::http2, service::Service};
+use hyper::{Request, Response, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tracing::debug;
 
 use crate::{
-    Socket, Tasks,
+    RequestBody, Socket, Tasks,
     calls::{CallSpawner, WithCalls},
+    connection::{self, Requests},
 };
 
 /// Settings of HTTP/2 connections.
@@ -21,6 +21,8 @@ pub struct Options {
     pub connection_window: u32,
     /// The number of calls that may be open on one connection.
     pub max_calls: u32,
+    /// Time without any open call after which a connection is ended; at most twice as long.
+    pub idle_timeout: Duration,
     /// Pings that look for dead peers; `None` sends none.
     pub ping: Option<Ping>,
 }
@@ -34,8 +36,11 @@ pub struct Ping {
     pub timeout: Duration,
 }
 
-/// Serves one connection until the peer leaves or the server drains. A draining connection takes no
-/// new call and ends with its last one.
+/// The limit on the bytes of a call's headers.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// Serves one connection until the peer leaves, is silent for too long, or the server drains. A draining
+/// connection takes no new call and ends with its last one.
 ///
 /// The calls run in the same task: what those that are ready send is written together. A call must not
 /// block the thread, nor compute for long.
@@ -46,11 +51,11 @@ pub fn serve<S, B>(
     tasks: &Tasks,
 ) -> impl Future<Output = ()> + use<S, B>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static>,
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
-    let tasks = tasks.clone();
+    let requests = Requests::new(socket.permit());
     let spawner = CallSpawner::default();
     let mut http2 = http2::Builder::new(spawner.clone());
     http2
@@ -60,24 +65,21 @@ where
         .initial_connection_window_size(options.connection_window)
         // Otherwise hyper grows the windows with the round trip, beyond the limits above.
         .adaptive_window(false)
+        .max_header_list_size(HEADER_BYTES)
         .max_concurrent_streams(options.max_calls);
     if let Some(ping) = options.ping {
         http2
             .keep_alive_interval(ping.interval)
             .keep_alive_timeout(ping.timeout);
     }
-    let connection = http2.serve_connection(TokioIo::new(socket), service);
-    let mut connection = WithCalls::new(connection, spawner);
-    async move {
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = tasks.draining() => {
-                // Sends GOAWAY. Without a deadline here: the server cuts the task when its drain
-                // takes too long.
-                connection.connection().graceful_shutdown();
-                connection.await
-            }
-        };
-        ended.unwrap_or_else(|error| debug!(%error, "HTTP/2 connection failed"));
-    }
+    let connection = http2.serve_connection(TokioIo::new(socket), requests.limit(service));
+    let connection = WithCalls::new(connection, spawner);
+    connection::run(
+        connection,
+        // Sends GOAWAY.
+        |connection| connection.get_mut().connection().graceful_shutdown(),
+        requests,
+        Some(options.idle_timeout),
+        tasks.clone(),
+    )
 }

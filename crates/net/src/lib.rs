@@ -1,18 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 mod calls;
+mod client_key;
+mod connection;
 mod gzip;
 pub mod http1;
 pub mod http2;
 mod listener;
+mod permit;
+mod refusals;
+mod request_body;
+mod request_rate;
 mod response_queue;
 mod socket;
 mod tasks;
+mod unfinished;
 
 pub use self::{
+    client_key::{ClientKey, KeyedPermit, KeyedPermits},
     gzip::{Gzip, accepts_gzip},
     listener::{AtLimit, Listener, ListenerOptions, OpenConnections},
+    refusals::{Refusal, Refusals},
+    request_body::RequestBody,
+    request_rate::{RequestRate, RequestRates},
     response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
     socket::Socket,
     tasks::Tasks,
+    unfinished::UnfinishedLimits,
 };

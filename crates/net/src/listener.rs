@@ -10,13 +10,21 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{Socket, Tasks};
+use crate::{
+    ClientKey, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates, Socket, Tasks,
+    UnfinishedLimits,
+    permit::{ConnectionPermit, SharedLimits},
+    unfinished::UnfinishedMessages,
+};
 
 /// Settings of a listener and of its connections.
 #[derive(Clone, Debug)]
 pub struct ListenerOptions {
     /// The number of connections that may be open at once.
     pub max_connections: usize,
+    /// The number of connections that one address, or one /64 network of IPv6, may have open.
+    /// Further ones are closed at once.
+    pub max_client_connections: usize,
     /// The fate of a connection beyond `max_connections`.
     pub at_limit: AtLimit,
     /// Longest time in which a peer may accept no byte of what is written; see [`Socket`]. `None`
@@ -25,6 +33,14 @@ pub struct ListenerOptions {
     /// Time after which the system gives up a peer that acknowledges nothing, neither data nor
     /// keepalive probes. `None` leaves it to the protocol above.
     pub peer_timeout: Option<Duration>,
+    /// Longest time from the accept to the first complete head of a request.
+    pub first_request_timeout: Duration,
+    /// The requests that one address, or one /64 network of IPv6, may send. `None` is no limit.
+    pub request_rate: Option<RequestRate>,
+    /// Limits on messages that peers have begun and not finished.
+    pub unfinished: UnfinishedLimits,
+    /// Counts what is refused.
+    pub refusals: Refusals,
 }
 
 /// The fate of a connection that arrives when all permits are in use.
@@ -44,15 +60,18 @@ pub struct Listener {
     options: ListenerOptions,
     tasks: Tasks,
     permits: Arc<Semaphore>,
+    client_permits: Arc<KeyedPermits>,
+    limits: Arc<SharedLimits>,
     failures: LogLimiter,
     refusals: LogLimiter,
 }
 
-/// The number of a listener's open connections.
+/// The open connections of a listener, and what it has refused.
 #[derive(Clone, Debug)]
 pub struct OpenConnections {
     permits: Arc<Semaphore>,
     limit: usize,
+    limits: Arc<SharedLimits>,
 }
 
 /// Counts a repeated event and lets one log line per minute through.
@@ -73,6 +92,23 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Keepalive probes per `peer_timeout`: three may be lost before the fourth decides.
 const PROBES: u32 = 4;
 
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 4_096,
+            // Half: one address, which may be that of a relay, must not keep all others out.
+            max_client_connections: 2_048,
+            at_limit: AtLimit::Close,
+            write_timeout: None,
+            peer_timeout: None,
+            first_request_timeout: Duration::from_secs(10),
+            request_rate: Some(RequestRate::default()),
+            unfinished: UnfinishedLimits::default(),
+            refusals: Refusals::default(),
+        }
+    }
+}
+
 impl Listener {
     /// Returns a listener whose connections belong to `tasks`.
     ///
@@ -82,7 +118,16 @@ impl Listener {
     pub fn new(tcp: TcpListener, options: ListenerOptions, tasks: &Tasks) -> io::Result<Self> {
         // tokio panics above this number.
         let permits = options.max_connections.min(Semaphore::MAX_PERMITS);
+        let refusals = options.refusals.clone();
+        let unfinished = UnfinishedMessages::new(options.unfinished, refusals.clone());
         Ok(Self {
+            client_permits: KeyedPermits::new(options.max_client_connections),
+            limits: SharedLimits::new(
+                refusals,
+                options.first_request_timeout,
+                unfinished,
+                options.request_rate.map(RequestRates::new),
+            ),
             address: tcp.local_addr()?,
             tcp,
             options,
@@ -99,12 +144,13 @@ impl Listener {
         self.address
     }
 
-    /// Returns a handle that counts the open connections.
+    /// Returns a handle that counts the open connections and the refusals.
     #[must_use]
     pub fn connections(&self) -> OpenConnections {
         OpenConnections {
             permits: Arc::clone(&self.permits),
             limit: self.options.max_connections.min(Semaphore::MAX_PERMITS),
+            limits: Arc::clone(&self.limits),
         }
     }
 
@@ -127,7 +173,7 @@ impl Listener {
     pub async fn accept(&mut self) -> Option<Socket> {
         loop {
             let tasks = self.tasks.clone();
-            let (tcp, permit) = tokio::select! {
+            let (tcp, peer, permit) = tokio::select! {
                 biased;
                 // The drain goes first, however many peers are connecting.
                 () = tasks.draining() => return None,
@@ -146,12 +192,7 @@ impl Listener {
                     }
                 },
             };
-            // To close a connection, one has to accept it: that permit is taken afterwards.
-            let Some(permit) = permit.or_else(|| self.try_permit()) else {
-                if let Some(times) = self.refusals.count(Instant::now()) {
-                    let (address, limit) = (self.address, self.options.max_connections);
-                    warn!(%address, limit, times, "connection limit reached; closing new connections");
-                }
+            let Some(permit) = self.permit(peer, permit) else {
                 continue;
             };
             match self.set_up(&tcp) {
@@ -162,7 +203,9 @@ impl Listener {
         }
     }
 
-    async fn accept_one(&self) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
+    async fn accept_one(
+        &self,
+    ) -> io::Result<(TcpStream, SocketAddr, Option<OwnedSemaphorePermit>)> {
         let permit = match self.options.at_limit {
             AtLimit::Close => None,
             AtLimit::Wait => {
@@ -171,12 +214,41 @@ impl Listener {
                 Some(permit.expect("the semaphore is never closed"))
             }
         };
-        let (tcp, _) = self.tcp.accept().await?;
-        Ok((tcp, permit))
+        let (tcp, peer) = self.tcp.accept().await?;
+        Ok((tcp, peer, permit))
     }
 
-    fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
+    /// Returns the permit of an accepted connection, or `None` if a limit is reached.
+    fn permit(
+        &mut self,
+        peer: SocketAddr,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Option<Arc<ConnectionPermit>> {
+        let client = ClientKey::from(peer.ip());
+        let of_client = self.client_permits.try_acquire(client.clone());
+        // To close a connection, one has to accept it: that permit is taken afterwards.
+        let permit = permit.or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok());
+        let (refusal, limit) = match (permit, of_client) {
+            (Some(permit), Some(of_client)) => {
+                return Some(ConnectionPermit::new(
+                    client,
+                    &self.limits,
+                    permit,
+                    of_client,
+                ));
+            }
+            (None, _) => (Refusal::Connections, self.options.max_connections),
+            (_, None) => (
+                Refusal::ClientConnections,
+                self.options.max_client_connections,
+            ),
+        };
+        self.limits.refusals.count(refusal);
+        if let Some(times) = self.refusals.count(Instant::now()) {
+            let (address, reason) = (self.address, refusal.name());
+            warn!(%address, reason, limit, %peer, times, "limit reached; closing new connections");
+        }
+        None
     }
 
     fn set_up(&self, tcp: &TcpStream) -> io::Result<()> {
@@ -210,6 +282,18 @@ impl OpenConnections {
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Returns the counters of refusals.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.limits.refusals
+    }
+
+    /// Returns the bytes of the messages that peers have begun and not finished.
+    #[must_use]
+    pub fn unfinished_bytes(&self) -> usize {
+        self.limits.unfinished.bytes()
     }
 }
 
@@ -255,6 +339,7 @@ mod tests {
             at_limit,
             write_timeout: Some(SOON),
             peer_timeout: Some(SOON),
+            ..ListenerOptions::default()
         };
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Listener::new(tcp, options, tasks).unwrap()

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,9 +13,10 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Sleep, sleep},
 };
+
+use crate::permit::ConnectionPermit;
 
 /// A connection that a [`Listener`](crate::Listener) has accepted.
 ///
@@ -27,7 +29,7 @@ pub struct Socket<S = TcpStream> {
     write_timeout: Option<Duration>,
     /// Set while a write waits for the peer. Most connections never need it, hence the box.
     deadline: Option<Pin<Box<Sleep>>>,
-    _permit: OwnedSemaphorePermit,
+    permit: Arc<ConnectionPermit>,
 }
 
 impl Socket {
@@ -42,14 +44,19 @@ impl<S> Socket<S> {
     pub(crate) fn new(
         stream: S,
         write_timeout: Option<Duration>,
-        permit: OwnedSemaphorePermit,
+        permit: Arc<ConnectionPermit>,
     ) -> Self {
         Self {
             stream,
             write_timeout,
             deadline: None,
-            _permit: permit,
+            permit,
         }
+    }
+
+    /// Returns the limits that apply to the connection.
+    pub(crate) fn permit(&self) -> &Arc<ConnectionPermit> {
+        &self.permit
     }
 
     /// Passes on the outcome of a write, unless it has been pending for the write timeout.
@@ -120,11 +127,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
-        sync::Semaphore,
         time::Instant,
     };
 
@@ -133,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn frozen_peer_ends_the_socket_and_a_slow_one_does_not() {
         let limit = Duration::from_secs(30);
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = ConnectionPermit::for_test();
         let (near, mut far) = duplex(1_000);
         let mut near = Socket::new(near, Some(limit), permit);
         let writing = tokio::spawn(async move {

@@ -26,6 +26,7 @@ use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::ConfigFaults;
 use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http2};
+pub use steadfast_net::{RequestRate, UnfinishedLimits};
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     puller::puller_service_server::PullerServiceServer,
@@ -63,6 +64,21 @@ pub struct ServerOptions {
     pub writer: WriterOptions,
     /// Maximum number of open connections; further ones are closed at once. Default 65,536.
     pub max_connections: usize,
+    /// Maximum number of open connections of one address, or of one /64 network of IPv6; further ones
+    /// are closed at once. Default 32,768.
+    pub max_client_connections: usize,
+    /// Maximum time from the accept of a connection to its first call. Default 10 s.
+    pub first_request_timeout: Duration,
+    /// Time without a call after which a connection is ended. Default 10 min.
+    pub idle_timeout: Duration,
+    /// Maximum rate of calls of one address, or of one /64 network of IPv6. Default 2,000 per second,
+    /// 20,000 at once.
+    pub request_rate: Option<RequestRate>,
+    /// Limits on messages that peers have begun and not finished. Default 32 MiB on a connection,
+    /// 256 MiB in all, 30 s.
+    pub unfinished: UnfinishedLimits,
+    /// Offer gRPC reflection to everyone who can connect. Default false.
+    pub reflection: bool,
     /// Interval of the HTTP/2 pings that detect dead peers. Default 30 s.
     pub ping_interval: Duration,
     /// Timeout of a ping. Default 20 s.
@@ -141,6 +157,12 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             writer: WriterOptions::default(),
             max_connections: 65_536,
+            max_client_connections: 32_768,
+            first_request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            request_rate: Some(RequestRate::default()),
+            unfinished: UnfinishedLimits::default(),
+            reflection: false,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             publisher_in_flight: 1_024,
@@ -354,11 +376,16 @@ impl Drop for Server {
 fn listener_options(options: &ServerOptions) -> ListenerOptions {
     ListenerOptions {
         max_connections: options.max_connections,
+        max_client_connections: options.max_client_connections,
         at_limit: AtLimit::Close,
         // HTTP/2 pings detect dead peers, and the hub ends a stream whose queue is not read
         // (`Limits::stall_timeout`). A slow application is not a dead peer.
         write_timeout: None,
         peer_timeout: None,
+        first_request_timeout: options.first_request_timeout,
+        request_rate: options.request_rate,
+        unfinished: options.unfinished,
+        ..ListenerOptions::default()
     }
 }
 
@@ -367,6 +394,7 @@ fn http2_options(options: &ServerOptions) -> http2::Options {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
         max_calls: MAX_CALLS,
+        idle_timeout: options.idle_timeout,
         ping: Some(http2::Ping {
             interval: options.ping_interval,
             timeout: options.ping_timeout,
@@ -383,9 +411,6 @@ fn services(
 ) -> Result<Routes, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(health, tasks.drain_token()));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
-        .build_v1()?;
     let message_bytes = options.limits.message_bytes;
     let times = TimeLookup::new(Arc::clone(&sources.reader));
     let streams = StreamService::new(sources.hub.clone(), times, message_bytes);
@@ -396,11 +421,17 @@ fn services(
         tasks.drain_token(),
         Arc::clone(&sources.publishing),
     ));
-    Ok(Routes::new(health_service)
-        .add_service(reflection)
+    let routes = Routes::new(health_service)
         .add_service(streams)
         .add_service(PullerServiceServer::new(feed))
-        .add_service(publishing.max_decoding_message_size(message_bytes)))
+        .add_service(publishing.max_decoding_message_size(message_bytes));
+    if !options.reflection {
+        return Ok(routes);
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(steadfast_wire::DESCRIPTORS)
+        .build_v1()?;
+    Ok(routes.add_service(reflection))
 }
 
 /// Reports all services as serving until the server drains.

@@ -49,6 +49,12 @@ pub(crate) struct Args {
     /// Longest time without progress in an HTTP response [default: 10s]
     #[arg(long, env, hide_short_help = true)]
     http_write_timeout: Option<Given<Duration>>,
+    /// Open connections of agents at one address, or in one /64 network of IPv6 [default: 2048]
+    #[arg(long, env, hide_short_help = true)]
+    max_client_connections: Option<Given<usize>>,
+    /// Offer gRPC reflection to everyone who can connect
+    #[arg(long, env, hide_short_help = true)]
+    reflection: Option<Given<bool>>,
     /// Stop when standard input ends, so that a proxy does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -126,6 +132,11 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     settings.set(&mut config.http_read_timeout, args.http_read_timeout);
     settings.set(&mut config.http_write_timeout, args.http_write_timeout);
     settings.set(&mut config.max_agents, args.max_agents);
+    settings.set(
+        &mut config.max_client_connections,
+        args.max_client_connections,
+    );
+    settings.set(&mut config.reflection, args.reflection);
     if let Some(Listen(listen)) = settings.get(args.grpc_listen_addr) {
         config.grpc_listen = listen;
     }

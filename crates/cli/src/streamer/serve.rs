@@ -46,9 +46,8 @@ pub(crate) struct Args {
     /// [default: commit]
     #[arg(long, env, value_name = "MODE")]
     sync: Option<Given<Sync>>,
-    /// Open connections at most; further ones are closed at once [default: 65536]
-    #[arg(long, env)]
-    max_connections: Option<Given<usize>>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Address of the listener for metrics, status and readiness, over HTTP; `off` for none [default:
     /// loopback, 80 ports above --listen]
     #[arg(long, env, value_name = "IP:PORT")]
@@ -67,6 +66,51 @@ pub(crate) struct Args {
     tls: TlsArgs,
     #[command(flatten)]
     credentials: CredentialArgs,
+}
+
+/// Limits of the listener.
+#[derive(clap::Args)]
+struct LimitArgs {
+    /// Open connections at most; further ones are closed at once [default: 65536]
+    #[arg(long, env)]
+    max_connections: Option<Given<usize>>,
+    /// Open connections of one address, or of one /64 network of IPv6, at most [default: 32768]
+    #[arg(long, env)]
+    max_client_connections: Option<Given<usize>>,
+    /// Time from the accept of a connection to its first call [default: 10s]
+    #[arg(long, env)]
+    first_request_timeout: Option<Given<Duration>>,
+    /// Time without a call after which a connection is ended [default: 10m]
+    #[arg(long, env)]
+    idle_timeout: Option<Given<Duration>>,
+    /// Time from the first byte of a message to its last [default: 30s]
+    #[arg(long, env)]
+    message_timeout: Option<Given<Duration>>,
+    /// Offer gRPC reflection to everyone who can connect
+    #[arg(long, env)]
+    reflection: Option<Given<bool>>,
+}
+
+impl LimitArgs {
+    fn apply(self, options: &mut ServerOptions, settings: &mut Settings) {
+        settings.set(&mut options.max_connections, self.max_connections);
+        let per_client = self.max_client_connections;
+        settings.set(&mut options.max_client_connections, per_client);
+        for (setting, connections) in [
+            ("max_connections", options.max_connections),
+            ("max_client_connections", options.max_client_connections),
+        ] {
+            if connections == 0 {
+                let what = "it is 0, so that nobody could connect; write a larger number";
+                settings.unusable(setting, what.to_owned());
+            }
+        }
+        let first = self.first_request_timeout;
+        settings.set(&mut options.first_request_timeout, first);
+        settings.set(&mut options.idle_timeout, self.idle_timeout);
+        settings.set(&mut options.unfinished.timeout, self.message_timeout);
+        settings.set(&mut options.reflection, self.reflection);
+    }
 }
 
 /// The interval of syncs; with `None` each commit is synced.
@@ -151,11 +195,7 @@ pub(crate) async fn run(
     store.sync_interval = settings.get(args.sync).and_then(|Sync(interval)| interval);
     store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
     let mut options = ServerOptions::default();
-    settings.set(&mut options.max_connections, args.max_connections);
-    if options.max_connections == 0 {
-        let what = "it is 0, so that nobody could connect; write a larger number";
-        settings.unusable("max_connections", what.to_owned());
-    }
+    args.limits.apply(&mut options, &mut settings);
     let operations = settings.get(args.operations);
     // Read without a Puller as well, so that an invalid setting is a fault in any case.
     let credentials = args.credentials.into_credentials(&mut settings);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use steadfast_net::Refusals;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -35,6 +36,8 @@ pub(super) struct AppState {
     /// The labels of each endpoint.
     pub(super) labels: Vec<BTreeMap<String, String>>,
     pub(super) read: ReadLimits,
+    /// What the listener has refused.
+    pub(super) refused: Refusals,
     /// The bytes of a response to a remote read.
     pub(super) read_bytes: usize,
     pub(super) scrape_timeout: Duration,
@@ -67,6 +70,7 @@ impl AppState {
             views,
             labels: labels.collect(),
             read: config.read,
+            refused: Refusals::default(),
             read_bytes: config.read_bytes(),
             scrape_timeout: config.scrape_limits().timeout,
             interval: config.interval,

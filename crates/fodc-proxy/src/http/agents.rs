@@ -122,6 +122,7 @@ fn self_metrics_text(state: &State) -> String {
         write_metric(&mut text, name, help, "counter", value);
     }
     write_stream_counters(&mut text, &state.counters);
+    write_refusals(&mut text, state);
     text
 }
 
@@ -133,6 +134,28 @@ fn write_stream_counters(text: &mut String, counters: &Counters) {
         for kind in STREAM_KINDS {
             writeln!(text, "{name}{{stream=\"{kind}\"}} {}", value(kind))
                 .expect("writing to a string cannot fail");
+        }
+    }
+}
+
+fn write_refusals(text: &mut String, state: &State) {
+    let name = "steadfast_proxy_refused_total";
+    writeln!(
+        text,
+        "# HELP {name} Connections, requests and messages that a listener refused.\n\
+         # TYPE {name} counter"
+    )
+    .expect("writing to a string cannot fail");
+    for (listener, refused) in [
+        ("agents", &state.agents_refused),
+        ("http", &state.http_refused),
+    ] {
+        for (reason, count) in refused.all() {
+            writeln!(
+                text,
+                "{name}{{listener=\"{listener}\",reason=\"{reason}\"}} {count}"
+            )
+            .expect("writing to a string cannot fail");
         }
     }
 }

@@ -91,6 +91,10 @@ fn receive_failed(status: &Status) -> Status {
     match status.code() {
         // tonic's code for a message above the limit; other servers answer RESOURCE_EXHAUSTED.
         Code::OutOfRange => Status::resource_exhausted(status.message()),
+        // The listener's codes for a message that was begun and not finished.
+        code @ (Code::ResourceExhausted | Code::DeadlineExceeded) => {
+            Status::new(code, status.message())
+        }
         // tonic's code for a message that cannot be decoded, which is the fault of the peer here.
         Code::Internal => {
             Status::invalid_argument(format!("malformed message: {}", status.message()))

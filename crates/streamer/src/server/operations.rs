@@ -141,6 +141,8 @@ enum Unready {
 
 /// Open connections at most. Later ones wait: a scraper prefers a late page to a refusal.
 const MAX_CONNECTIONS: usize = 64;
+/// Open connections of one client at most: a client that keeps its own open must not keep scrapers out.
+const MAX_CLIENT_CONNECTIONS: usize = 32;
 /// Longest wait for a request and its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time in which a client may accept no byte of a response.
@@ -175,9 +177,10 @@ impl Operations {
         let tasks = Tasks::new();
         let options = ListenerOptions {
             max_connections: MAX_CONNECTIONS,
+            max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
             write_timeout: Some(WRITE_TIMEOUT),
-            peer_timeout: None,
+            ..ListenerOptions::default()
         };
         let listener = Listener::new(tcp, options, &tasks)?;
         let (address, state) = (listener.address(), Arc::<State>::default());

@@ -37,6 +37,7 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot, names: Names) -> Strin
         &state.labels,
         (&snapshot.stats, &snapshot.endpoint_stats),
     );
+    own::add_refusals(&mut families, &state.refused);
     if let Some(uplink) = &state.uplink {
         uplink::add(&mut families, uplink);
     }

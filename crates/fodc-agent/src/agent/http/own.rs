@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use steadfast_exposition::Kind::{self, Counter, Gauge};
+use steadfast_net::Refusals;
 use steadfast_recorder::Stats;
 
 use super::exposition::Families;
@@ -66,6 +67,19 @@ pub(super) fn add(
     );
     for ((endpoint, labels), share) in status.endpoints.iter().zip(labels).zip(shares) {
         add_endpoint(families, endpoint, labels, share);
+    }
+}
+
+/// Adds the counters of what the listener has refused.
+pub(super) fn add_refusals(families: &mut Families, refused: &Refusals) {
+    let help = "Connections, requests and bodies that the listener refused, by reason";
+    for (reason, count) in refused.all() {
+        families.add(
+            ("steadfast_agent_refused_total", Counter, help),
+            [("reason", reason)],
+            count as f64,
+            None,
+        );
     }
 }
 

@@ -4,11 +4,14 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http1};
+use steadfast_net::{AtLimit, Listener, ListenerOptions, Refusals, Tasks, http1};
 use tokio::net::TcpListener;
 
 /// The number of open connections. Later ones wait: a scraper prefers a late page to a refusal.
 const MAX_CONNECTIONS: usize = 128;
+
+/// The number of open connections of one client: one that keeps its own open must not keep scrapers out.
+const MAX_CLIENT_CONNECTIONS: usize = 64;
 
 /// Longest wait for a request and its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,12 +27,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(tcp: TcpListener, router: Router) -> io::Result<Self> {
+    pub(crate) fn start(tcp: TcpListener, router: Router, refusals: Refusals) -> io::Result<Self> {
         let options = ListenerOptions {
             max_connections: MAX_CONNECTIONS,
+            max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
             write_timeout: Some(WRITE_TIMEOUT),
-            peer_timeout: None,
+            refusals,
+            ..ListenerOptions::default()
         };
         let tasks = Tasks::new();
         let listener = Listener::new(tcp, options, &tasks)?;

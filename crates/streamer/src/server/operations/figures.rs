@@ -48,7 +48,7 @@ pub(super) fn all(gathered: &Gathered) -> Vec<Figure> {
     .concat()
 }
 
-fn server(gathered: &Gathered) -> [Figure; 8] {
+fn server(gathered: &Gathered) -> [Figure; 9] {
     let Gathered {
         connections,
         bounds,
@@ -62,6 +62,11 @@ fn server(gathered: &Gathered) -> [Figure; 8] {
             "connections_limit",
             connections.limit(),
             "Connections that may be open",
+        ),
+        gauge(
+            "unfinished_bytes",
+            connections.unfinished_bytes(),
+            "Bytes of messages that peers have begun and not finished",
         ),
         gauge(
             "log_head_offset",

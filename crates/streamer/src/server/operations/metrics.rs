@@ -42,6 +42,7 @@ pub(super) fn page(gathered: &Gathered) -> String {
     ] {
         histogram(&mut page, name, help, durations);
     }
+    refusals(&mut page, gathered);
     streams(&mut page, gathered);
     page.take()
 }
@@ -66,6 +67,15 @@ fn histogram(page: &mut Writer, name: &str, help: &str, durations: &Durations) {
         None,
     );
     page.sample(&format!("{name}_count"), [], count as f64, None);
+}
+
+fn refusals(page: &mut Writer, gathered: &Gathered) {
+    let name = format!("{PREFIX}_refused_total");
+    let help = "Connections, calls and messages that the listener refused, by reason";
+    page.family(&name, Counter, Some(help));
+    for (reason, count) in gathered.connections.refusals().all() {
+        page.sample(&name, [("reason", reason)], count as f64, None);
+    }
 }
 
 /// Writes the slowest streams one by one, and the others as sums.
