@@ -215,13 +215,13 @@ async fn silent_connections_do_not_use_up_the_drain() {
         };
         let silent = connect(&server, &begun).await;
         // This one had a request and is silent since.
-        let served = connect(&server, &[begun.as_slice(), request].concat()).await;
+        let idle = connect(&server, &[begun.as_slice(), request].concat()).await;
         open(&server, 2).await;
         let started = Instant::now();
         server.tasks.drain(SOON).await;
         let took = started.elapsed();
         assert!(took < Duration::from_secs(5), "{version:?}: {took:?}");
-        drop((silent, served));
+        drop((silent, idle));
     }
 }
 
