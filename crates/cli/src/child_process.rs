@@ -23,8 +23,9 @@ pub(crate) struct ChildProcess {
 
 /// The prefix of the line that a server prints, with its addresses, once it accepts connections.
 pub(crate) const READY: &str = "ready ";
-/// A log or a record is checked when it is opened after a kill; on a slow disk that takes seconds.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A log or a record is checked when it is opened after a kill. The log syncs up to ten times, each of
+/// which took up to a second on a loaded disk; the rest is for the processor.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest orderly stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -15,7 +15,7 @@ use steadfast_streamer::{
     Direction, Operation,
     client::Client,
     filter::{FieldPath, Filter},
-    publisher::{self, Entry, PublishError},
+    publisher::{self, Entry, PublishError, Published},
 };
 
 use tokio::{select, sync::watch};
@@ -111,8 +111,8 @@ pub(crate) enum ConnectionEvent {
 /// The server's response to an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PublishOutcome {
-    /// The entry is durable. Its number among the producer's entries.
-    Durable(u64),
+    /// The entry is durable.
+    Durable(Published),
     /// The entry is not in the log and never will be.
     Refused(String),
 }
@@ -393,6 +393,11 @@ impl Publisher {
         self.publisher.status().state == State::Connected
     }
 
+    /// Subscribes to the state of its stream.
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.publisher.watch()
+    }
+
     /// Enqueues a document; waits only while the queue is full. Cancel safe: if dropped before it is
     /// ready, the document is not published.
     pub(crate) async fn publish(
@@ -426,7 +431,7 @@ impl Pending {
     /// Resolves when the server has responded.
     pub(crate) async fn outcome(self) -> anyhow::Result<PublishOutcome> {
         match self.0.await {
-            Ok(published) => Ok(PublishOutcome::Durable(published.sequence)),
+            Ok(published) => Ok(PublishOutcome::Durable(published)),
             Err(PublishError::Refused { message, .. }) => Ok(PublishOutcome::Refused(message)),
             Err(error) => Err(error.into()),
         }

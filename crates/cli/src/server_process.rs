@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use steadfast_chaos::{Fault, FaultGuard, Proxy, Reach};
 use tokio::time::sleep;
 
 use crate::child_process::{self, ChildProcess};
@@ -58,10 +59,26 @@ impl ServerProcess {
         self.process.kill().await
     }
 
-    /// Restarts it after a kill, on the same data and another port.
-    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+    /// Kills it while `proxy` leads to it. The proxy refuses connections until
+    /// [`Self::restart_behind`]: the system may give the port of the killed process to another server,
+    /// which would answer the clients that it does not know their entries and positions.
+    pub(crate) async fn kill_behind(&mut self, proxy: &Proxy) -> anyhow::Result<FaultGuard> {
+        let refusal = proxy.inject(Fault::Refuse, Reach::Later);
+        self.kill().await?;
+        Ok(refusal)
+    }
+
+    /// Restarts it after [`Self::kill_behind`], on the same data and another port. The clients keep the
+    /// address of the proxy.
+    pub(crate) async fn restart_behind(
+        &mut self,
+        proxy: &Proxy,
+        refusal: FaultGuard,
+    ) -> anyhow::Result<()> {
         self.process = spawn(&self.program, &self.data, self.options)?;
         self.addr = ready(&mut self.process).await?;
+        proxy.set_upstream(self.addr);
+        drop(refusal);
         Ok(())
     }
 

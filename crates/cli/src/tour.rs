@@ -177,10 +177,9 @@ impl Cuts<'_> {
         );
         self.end_stage("until the kill");
         let at = Instant::now();
-        self.server.kill().await?;
+        let refusal = self.server.kill_behind(self.proxy).await?;
         sleep(DOWNTIME).await;
-        self.server.restart().await?;
-        self.proxy.set_upstream(self.server.addr());
+        self.server.restart_behind(self.proxy, refusal).await?;
         self.recover(at).await;
         let rest = steps.pause(STAGE).await;
         self.end_stage("after the kill");

@@ -454,6 +454,8 @@ pub struct LogStats {
     pub recovered: u64,
     /// The time that opening the log took.
     pub opened_in: Duration,
+    /// The interval of syncs, if commits are acknowledged before they are synced.
+    pub sync_interval: Option<Duration>,
 }
 
 /// The reading side of a log. It sees only committed events. Its methods block, and may be called

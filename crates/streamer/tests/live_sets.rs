@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use steadfast_streamer::{
     Direction, Epoch,
-    client::{Client, Item, LiveSet, LiveWindow, Snapshot, SubscribeError},
+    client::{Client, Item, LiveSet, LiveWindow, Snapshot, SubscribeError, Subscription},
     filter::{FieldPath, Filter},
     log::{SegmentLog, StoreOptions},
     publisher::{Entry, Publisher},
@@ -284,6 +284,63 @@ async fn a_window_shows_the_first_documents_over_restarts() {
     drop(server);
 }
 
+/// Returns which documents the next items say have changed or left.
+async fn told(rooms: &mut Subscription, items: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    while told.len() < items {
+        told.push(match item(rooms).await {
+            Item::Left(change) => format!("{} left", change.document_id),
+            Item::Change(change) => format!("{} changed", change.document_id),
+            other => panic!("{other:?}"),
+        });
+    }
+    told
+}
+
+/// Flips a bit of a text in a segment of the log.
+fn damage(directory: &Path, text: &str) {
+    for file in fs::read_dir(directory).unwrap() {
+        let path = file.unwrap().path();
+        let mut content = fs::read(&path).unwrap();
+        let mut windows = content.windows(text.len());
+        let found = windows.position(|it| it == text.as_bytes());
+        if let Some(at) = found.filter(|_| path.extension() == Some("seg".as_ref())) {
+            content[at] ^= 1;
+            return fs::write(&path, content).unwrap();
+        }
+    }
+    panic!("{text} is in no segment");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_whose_change_is_lost_is_told_to_have_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = serve(directory.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let address = server.address();
+    // In the index at once; the next ones after ten seconds.
+    publish(address, "rooms", 0..1, 0).await;
+    publish(address, "rooms", 1..5, 0).await;
+    drop(server);
+    while SegmentLog::open(directory.path(), &StoreOptions::new(Epoch(2))).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    damage(directory.path(), "\"n\":2");
+    let server = serve_log(Epoch(3), directory.path(), address).await;
+    let client = Client::builder(address.to_string()).build().unwrap();
+    let filter = Filter::from_text(["n < 3"]).unwrap();
+    let subscribe = client.subscribe(DATABASE, "rooms", filter).with_left();
+    let mut rooms = soon(subscribe.into_future()).await.unwrap();
+    let publisher = Publisher::builder(address.to_string()).build().unwrap();
+    // The last known change of u4 did not match; that of u2 is lost.
+    for (id, n) in [("u4", 9), ("u2", 8), ("u4", 1)] {
+        let entry = Entry::upsert(DATABASE, "rooms", id, format!(r#"{{"n":{n}}}"#));
+        soon(publisher.publish(entry)).await.unwrap();
+    }
+    assert_eq!(told(&mut rooms, 2).await, ["u2 left", "u4 changed"]);
+    publisher.close().await;
+    drop(server);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn null_and_keys_with_dots_select_and_order_documents() {
     let directory = tempfile::tempdir().unwrap();
@@ -341,14 +398,7 @@ async fn documents_that_never_matched_are_not_told() {
     for pending in pending {
         soon(pending).await.unwrap();
     }
-    let mut told = Vec::new();
-    while told.len() < 4 {
-        told.push(match item(&mut rooms).await {
-            Item::Left(change) => format!("{} left", change.document_id),
-            Item::Change(change) => format!("{} changed", change.document_id),
-            other => panic!("{other:?}"),
-        });
-    }
+    let told = told(&mut rooms, 4).await;
     assert_eq!(told, ["u1 left", "u0 left", "u4 changed", "u2 left"]);
     publisher.close().await;
     drop(server);

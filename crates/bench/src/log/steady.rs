@@ -1,14 +1,18 @@
 //! One publisher at a steady rate, with two subscribers.
 
 use std::{
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::FileExt as _,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use steadfast_bench::{figure::Figures, measure::process_cpu_time};
+use steadfast_bench::{
+    figure::Figures,
+    measure::{cpu_time, process_cpu_time},
+};
 use steadfast_streamer::{Entry, Publisher};
 use steadfast_wire::streamer::streamer_message::Payload;
 use tokio::{
@@ -49,6 +53,8 @@ pub(super) fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
     figures.put("steady_1000_per_second_delivered", "1/s", rate);
     let share = syncs(&dir.join("syncs"))? * 100.0;
     figures.put("syncs_1000_per_second_share_of_a_core", "%", share);
+    let share = bare_server(&dir.join("bare"))? * 100.0;
+    figures.put("bare_server_1000_per_second_share_of_a_core", "%", share);
     Ok(())
 }
 
@@ -69,6 +75,54 @@ fn syncs(path: &Path) -> Result<f64> {
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
     Ok((process_cpu_time() - cpu) / start.elapsed().as_secs_f64())
+}
+
+/// Returns the share of a core that a thread needs which receives each document from a socket, writes and
+/// syncs it, sends it to two subscribers and acknowledges it, all with blocking calls: what the system takes
+/// for these five calls and the switches between them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a timer of the runtime would be measured as well"
+)]
+fn bare_server(path: &Path) -> Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        for end in [&client, &server] {
+            end.set_nodelay(true)?;
+            end.set_read_timeout(Some(TIMEOUT))?;
+        }
+        let mut receiving = client.try_clone()?;
+        std::thread::spawn(move || std::io::copy(&mut receiving, &mut std::io::sink()));
+        connections.push((client, server));
+    }
+    let file = allocated(path)?;
+    let mut publisher = connections[0].0.try_clone()?;
+    let period = Duration::from_secs(1) / u32::try_from(RATE)?;
+    let publishing = std::thread::spawn(move || {
+        let start = Instant::now();
+        for number in 1..=u32::try_from(SYNCS)? {
+            publisher.write_all(&[0xa5; 300])?;
+            std::thread::sleep((period * number).saturating_sub(start.elapsed()));
+        }
+        anyhow::Ok(())
+    });
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let mut document = [0; 300];
+    for number in 0..SYNCS {
+        connections[0].1.read_exact(&mut document)?;
+        file.write_all_at(&document, number * 300)?;
+        file.sync_data()?;
+        for (_, subscriber) in &mut connections[1..] {
+            subscriber.write_all(&document)?;
+        }
+        connections[0].1.write_all(&document[..30])?;
+    }
+    let share = (cpu_time() - cpu) / start.elapsed().as_secs_f64();
+    publishing.join().expect("the publisher does not panic")?;
+    Ok(share)
 }
 
 async fn publish(server: &Process) -> Result<Run> {

@@ -105,12 +105,10 @@ impl Injector<'_> {
             Kind::Kill => {
                 // Before the kill, which ends the connections and discards what they hold.
                 let held = self.proxy.stats().held;
-                self.server.kill().await?;
+                let refusal = self.server.kill_behind(self.proxy).await?;
                 self.report(&format!("kill -9 of the server ({held} bytes in flight)"));
                 sleep(fault.lasts).await;
-                self.server.restart().await?;
-                // The restarted server has another port. Clients keep the address of the proxy.
-                self.proxy.set_upstream(self.server.addr());
+                self.server.restart_behind(self.proxy, refusal).await?;
                 self.report("the server is back");
                 held
             }

@@ -15,6 +15,8 @@ use crate::clients::ConnectionEvent;
 pub(crate) struct Counters {
     pub(crate) sent: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
+    /// The epoch of the newest acknowledgement: each start of a server has its own. 0 before the first.
+    pub(crate) acknowledged_in: AtomicU64,
     pub(crate) delivered: AtomicU64,
     /// Sessions that are connected now.
     pub(crate) connected: AtomicUsize,

@@ -1,14 +1,19 @@
 //! Publishers that remember each entry and whether the server acknowledged it.
 
 use std::{
+    fmt::Write as _,
     num::NonZeroU32,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::{select, task::JoinSet, time::timeout};
+use steadfast::session::Status;
+use tokio::{select, sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{counters::Counters, judge::Sent};
@@ -29,6 +34,8 @@ pub(crate) trait Entries: Send + 'static {
 pub(crate) struct Publishers {
     counters: Arc<Counters>,
     tasks: JoinSet<anyhow::Result<Vec<Sent>>>,
+    /// The state of each publisher's stream.
+    statuses: Vec<watch::Receiver<Status>>,
     stop: CancellationToken,
 }
 
@@ -42,12 +49,14 @@ impl Publishers {
         Self {
             counters: Arc::clone(counters),
             tasks: JoinSet::new(),
+            statuses: Vec::new(),
             stop: CancellationToken::new(),
         }
     }
 
     /// Starts a publisher that writes `rate` entries a second until it is stopped.
     pub(crate) fn start(&mut self, publisher: Publisher, entries: impl Entries, rate: NonZeroU32) {
+        self.statuses.push(publisher.watch());
         let writer = Writer {
             publisher,
             sent: Vec::new(),
@@ -56,6 +65,31 @@ impl Publishers {
         let pace = Pace::new(Some(rate));
         self.tasks
             .spawn(writer.run(entries, pace, self.stop.clone()));
+    }
+
+    /// Returns the error of a publisher that has given up. The others go on, so that it would be found by
+    /// [`Self::stop`] only.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.tasks.try_join_next() {
+            None => Ok(()),
+            Some(ended) => {
+                ended.context("a publisher's task")??;
+                bail!("a publisher ended by itself")
+            }
+        }
+    }
+
+    /// Describes what was sent and acknowledged, and the state of each publisher.
+    pub(crate) fn describe(&self) -> String {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (sent, acknowledged) = (load(&self.counters.sent), load(&self.counters.acknowledged));
+        let mut text = format!("{sent} entries sent, {acknowledged} acknowledged");
+        for (number, status) in self.statuses.iter().enumerate() {
+            let status = status.borrow();
+            write!(text, "; publisher {number}: {}", *status)
+                .expect("writing to a string cannot fail");
+        }
+        text
     }
 
     /// Stops writing, waits for outstanding acknowledgements, and returns all entries.
@@ -127,7 +161,11 @@ impl Writer {
         (at, outcome): (usize, anyhow::Result<PublishOutcome>),
     ) -> anyhow::Result<()> {
         match outcome? {
-            PublishOutcome::Durable(_) => {
+            PublishOutcome::Durable(published) => {
+                if let Some(position) = published.position {
+                    let epoch = &self.counters.acknowledged_in;
+                    epoch.store(position.epoch.0, Ordering::Relaxed);
+                }
                 self.sent[at].acknowledged = true;
                 self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
                 Ok(())

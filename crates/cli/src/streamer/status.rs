@@ -5,7 +5,9 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use comfy_table::presets;
 use steadfast::session::OneLine;
-use steadfast_streamer::server::operations::{DurationReport, ExpensiveFilter, Report, SlowStream};
+use steadfast_streamer::server::operations::{
+    DurationReport, ExpensiveFilter, LogReport, Report, SlowStream,
+};
 
 use crate::{
     chart, http,
@@ -123,7 +125,7 @@ fn server_lines(report: &Report) -> Vec<(&'static str, String)> {
             "",
             format!("opened in {opened} with {recovered} records read again"),
         ),
-        ("syncs", durations(&log.syncs)),
+        ("syncs", syncs(log)),
         ("commits", durations(&log.commits)),
         (
             "entries",
@@ -294,6 +296,17 @@ fn heading(out: &mut String, text: &str) {
     out.push('\n');
     out.push_str(&styled(STRONG, text));
     out.push('\n');
+}
+
+fn syncs(log: &LogReport) -> String {
+    let text = durations(&log.syncs);
+    match log.sync_interval_seconds {
+        None => text,
+        Some(interval) => format!(
+            "{text}; only every {}: a power failure loses what was acknowledged in this time",
+            seconds(interval)
+        ),
+    }
 }
 
 fn durations(report: &DurationReport) -> String {

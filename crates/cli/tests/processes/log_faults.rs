@@ -398,6 +398,12 @@ async fn deferred_syncs_say_what_they_can_lose() {
     let publish = format!("streamer publish -d db -c c --addr {addr}");
     let published = run(&words(&publish), Some(&lines(1, 20))).await;
     assert_eq!(published.code, Some(0), "{published:?}");
+    let operations = next(&mut ready).await.unwrap();
+    let operations = operations.strip_prefix("operations ").unwrap();
+    let status = format!("streamer status --operations {operations}");
+    let status = run(&words(&status), None).await;
+    let warning = "only every 50 ms: a power failure loses";
+    assert!(status.stdout.contains(warning), "{status:?}");
     // The end of the process loses nothing, whenever it comes.
     server.kill().await.unwrap();
     let verified = log("verify", data.path()).await;

@@ -9,6 +9,7 @@ mod fodc;
 mod fodc_frozen;
 mod fodc_streams;
 mod frames;
+mod log_clock;
 mod log_faults;
 #[cfg(target_os = "linux")]
 mod log_outside;

@@ -18,8 +18,20 @@ pub(super) struct DocumentState {
     pub(super) created_at: i64,
     /// The last change was a delete.
     pub(super) deleted: bool,
-    /// Offset of the last change.
+    /// Offset of the last change; 0 if that may be lost, so that the state is in doubt.
     pub(super) offset: u64,
+}
+
+impl DocumentState {
+    /// Returns the state of a document of which nothing is known but that it had at most `version` changes.
+    pub(super) const fn unknown(version: u64) -> Self {
+        Self {
+            version,
+            created_at: 0,
+            deleted: true,
+            offset: 0,
+        }
+    }
 }
 
 /// An event and the state of its document after it.
@@ -90,9 +102,11 @@ pub(super) fn ingest(
         Operation::Insert | Operation::Update => false,
         Operation::Delete => true,
     };
+    // Damage may have taken the last change.
+    let certain = document.is_none_or(|state| state.offset > 0);
     // A repeated delete keeps the creation time of the deleted document; any other change of a
     // deleted document creates it anew.
-    let lifetime = if deleted { document } else { alive };
+    let lifetime = if deleted && certain { document } else { alive };
     let created_at = lifetime.map_or(now_ms, |state| state.created_at);
     // Versions continue across a delete, so that they are never reused.
     let version = document.map_or(0, |state| state.version) + 1;
@@ -119,7 +133,11 @@ pub(super) fn ingest(
             operation,
             data,
             timestamp: origin.map_or(now_ms, |origin| origin.timestamp),
-            previous: alive.map_or(Previous::Nothing, |state| Previous::At(state.offset)),
+            previous: match alive {
+                _ if !certain => Previous::Unknown,
+                Some(state) => Previous::At(state.offset),
+                None => Previous::Nothing,
+            },
         }),
         state: DocumentState {
             version,

@@ -14,6 +14,7 @@ mod disk;
 mod documents;
 mod engine;
 mod head;
+mod lost_changes;
 mod maintenance;
 mod open;
 mod overlay;
@@ -46,6 +47,7 @@ use self::{
         DOCUMENTS, Documents, Engine, INDEX_FILE, PRODUCERS, Producers, catch_panics, storage,
     },
     head::HeadFile,
+    lost_changes::LostChanges,
     maintenance::Maintenance,
     segment::{CommitBuffer, Kind},
     segments::{Appender, Segments},
@@ -111,6 +113,7 @@ pub struct SegmentLog {
     disk: Arc<dyn Disk>,
     min_free_bytes: u64,
     documents: DocumentStates,
+    lost: LostChanges,
     maintenance: Maintenance,
     clock: AgeClock,
     /// The last step of the clock.
@@ -145,6 +148,7 @@ struct Shared {
     /// The events and states that were read when the log was opened.
     recovered: u64,
     opened_in: Duration,
+    sync_interval: Option<Duration>,
     /// Fields drop in order: the directory is unlocked after the engine has closed its file.
     _lock: File,
 }
@@ -211,6 +215,7 @@ impl SegmentLog {
             index: None,
             shared: &self.shared,
             documents: &self.documents,
+            lost: self.lost,
         };
         // Decided entirely before the first write, so that an invalid entry cannot leave half a
         // commit.
@@ -447,6 +452,7 @@ struct Committed<'a> {
     index: Option<(Producers, Documents)>,
     shared: &'a Shared,
     documents: &'a DocumentStates,
+    lost: LostChanges,
 }
 
 impl Committed<'_> {
@@ -487,20 +493,17 @@ impl CommittedState for Committed<'_> {
     fn document(&mut self, key: &DocumentKey) -> Result<Option<DocumentState>, LogError> {
         // Before the table, which lags behind the log until the next `apply`.
         if let Some(state) = self.documents.get(key) {
-            return Ok(Some(state));
+            return Ok(self.lost.continued(Some(state)));
         }
         match engine::document(&self.index()?.1, key) {
             Err(error @ LogError::DamagedState { .. }) => {
                 tracing::error!(error = with_sources(&error), "the document begins anew");
                 // Versions still increase: no document has more of them than the log has events.
-                Ok(Some(DocumentState {
-                    version: self.shared.bounds().head,
-                    created_at: 0,
-                    deleted: true,
-                    offset: 0,
-                }))
+                Ok(Some(DocumentState::unknown(self.shared.bounds().head)))
             }
-            document => Ok(document?.map(|document| document.state)),
+            document => Ok(self
+                .lost
+                .continued(document?.map(|document| document.state))),
         }
     }
 }

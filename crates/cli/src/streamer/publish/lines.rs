@@ -243,8 +243,8 @@ impl Lines<'_> {
             }
             // With a file of progress, what was there before was sent by an earlier run of the same
             // publication.
-            Fate::Sent(PublishOutcome::Durable(sequence))
-                if sequence <= self.known && self.progress.is_none() =>
+            Fate::Sent(PublishOutcome::Durable(published))
+                if published.sequence <= self.known && self.progress.is_none() =>
             {
                 counts.duplicates += 1;
             }

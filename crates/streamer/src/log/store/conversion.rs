@@ -38,7 +38,8 @@ pub(super) fn convert(
     let mut head = number(&transaction, FIRST)?;
     let events = transaction.open_table(EVENTS).map_err(storage)?;
     let total = events.len().map_err(storage)?;
-    tracing::info!(events = total, "converting the log to segments");
+    // Warnings, which are shown by default: nothing is served until this is done.
+    tracing::warn!(events = total, "converting the log to segments");
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (copied, item) in (1..).zip(events.range(head + 1..).map_err(storage)?) {
         let (offset, value) = item.map_err(storage)?;
@@ -58,7 +59,7 @@ pub(super) fn convert(
         bytes += body.len();
         batch.push(body);
         if copied % REPORTED == 0 {
-            tracing::info!(copied, total, "converting the log to segments");
+            tracing::warn!(copied, total, "converting the log to segments");
         }
     }
     append(&mut appender, head, &mut batch)?;
@@ -70,7 +71,7 @@ pub(super) fn convert(
     transaction.delete_table(EVENTS).map_err(storage)?;
     set_number(&transaction, FORMAT, FORMAT_VERSION)?;
     transaction.commit().map_err(storage)?;
-    tracing::info!(events = total, "the log is converted");
+    tracing::warn!(events = total, "the log is converted");
     Ok(())
 }
 

@@ -48,8 +48,8 @@ pub(super) trait DiskFile: Debug + Send + Sync {
     /// Makes all writes durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Returns `false` if the file was removed from its directory.
-    fn is_linked(&self) -> io::Result<bool>;
+    /// Returns the length, or `None` if the file was removed from its directory.
+    fn linked_length(&self) -> io::Result<Option<u64>>;
 }
 
 /// The name of a file during its creation.
@@ -169,15 +169,16 @@ impl DiskFile for File {
     }
 
     #[cfg(unix)]
-    fn is_linked(&self) -> io::Result<bool> {
+    fn linked_length(&self) -> io::Result<Option<u64>> {
         use std::os::unix::fs::MetadataExt as _;
         // Asks for the open file, not for its name, which could belong to another file by now.
-        Ok(self.metadata()?.nlink() > 0)
+        let metadata = self.metadata()?;
+        Ok((metadata.nlink() > 0).then_some(metadata.len()))
     }
 
     #[cfg(not(unix))]
-    fn is_linked(&self) -> io::Result<bool> {
-        Ok(true)
+    fn linked_length(&self) -> io::Result<Option<u64>> {
+        self.length().map(Some)
     }
 }
 

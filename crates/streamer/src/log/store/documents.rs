@@ -187,7 +187,9 @@ impl SegmentLog {
             let encoded = producer.encode(name);
             table.insert(&**name, &*encoded).map_err(storage)?;
         }
-        // In the same transaction, so that after a crash exactly the later events are reapplied.
+        // In the same transaction, so that after a crash exactly the later events are reapplied, and
+        // the losses among the earlier ones are still known.
+        self.lost.write(transaction)?;
         set_number(transaction, APPLIED_UPTO, self.shared.bounds().head)
     }
 

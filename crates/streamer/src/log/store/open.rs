@@ -21,6 +21,7 @@ use super::{
         PRODUCERS, begin_term, catch_panics, damaged_number, number, set_number, storage,
     },
     head::{HEAD_FILE, HeadFile, KnownHead},
+    lost_changes::LostChanges,
     maintenance::Maintenance,
     segment::{BODY_BYTES_MAX, Kind, Record},
     segments::{Segments, Visited},
@@ -142,6 +143,7 @@ impl SegmentLog {
         let transaction = engine.begin_read().map_err(storage)?;
         let first = number(&transaction, FIRST)?;
         let applied_upto = number(&transaction, APPLIED_UPTO)?;
+        let lost = LostChanges::read(&transaction, applied_upto)?;
         drop(transaction);
         // Trimming brings the index up to the head before it moves `first`.
         if first > applied_upto {
@@ -159,7 +161,7 @@ impl SegmentLog {
         };
         // Not written to the index here: opening after a crash must not take longer than after a
         // stop.
-        let mut replay = Replay::default();
+        let mut replay = Replay::new(applied_upto, lost);
         let (appender, shown) = Segments::recover(
             Arc::clone(&disk),
             applied_upto,
@@ -183,6 +185,7 @@ impl SegmentLog {
                 "the newest events of the log are missing"
             );
         }
+        replay.lost.add(replay.replayed_upto, bounds.head);
         let segments = appender.segments();
         // The last event, not the system's clock, because that may have jumped while the log was
         // closed.
@@ -196,6 +199,7 @@ impl SegmentLog {
                 bounds: Mutex::new(bounds),
                 recovered: replay.records,
                 opened_in: began.elapsed(),
+                sync_interval: options.sync_interval,
                 _lock: lock,
             }),
             limits: Limits {
@@ -206,6 +210,7 @@ impl SegmentLog {
             disk,
             min_free_bytes: options.min_free_bytes,
             documents: replay.documents,
+            lost: replay.lost,
             maintenance: Maintenance::new(options),
             clock: AgeClock::from_reading(logged_ms),
             stepped: Instant::now(),
@@ -219,9 +224,12 @@ impl SegmentLog {
 }
 
 /// The states that are not in the index yet.
-#[derive(Default)]
 struct Replay {
     documents: DocumentStates,
+    /// Those that the index knows of, and those between the replayed ones.
+    lost: LostChanges,
+    /// Offset of the last event that is known, in the index or replayed.
+    replayed_upto: u64,
     names: KnownNames,
     producers: BTreeMap<Arc<str>, StoredProducer>,
     /// The number of all records, damaged ones included.
@@ -229,6 +237,17 @@ struct Replay {
 }
 
 impl Replay {
+    fn new(applied_upto: u64, lost: LostChanges) -> Self {
+        Self {
+            documents: DocumentStates::default(),
+            lost,
+            replayed_upto: applied_upto,
+            names: KnownNames::default(),
+            producers: BTreeMap::new(),
+            records: 0,
+        }
+    }
+
     fn add(&mut self, record: &Record<'_>) {
         self.documents
             .count_bytes((record.end() - record.at) as u64);
@@ -237,6 +256,9 @@ impl Replay {
             Kind::Event => {
                 let changed = StoredEvent::decode_state(record.offset, body, &mut self.names)?;
                 self.documents.extend([changed], 1);
+                // Offsets have no holes: one that was skipped is a lost event.
+                self.lost.add(self.replayed_upto, record.offset - 1);
+                self.replayed_upto = record.offset;
                 Ok(())
             }
             Kind::Producer => {

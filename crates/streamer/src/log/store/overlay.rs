@@ -186,8 +186,8 @@ impl DiskFile for ReadOnlyFile {
         Ok(())
     }
 
-    fn is_linked(&self) -> io::Result<bool> {
-        self.0.is_linked()
+    fn linked_length(&self) -> io::Result<Option<u64>> {
+        self.0.linked_length()
     }
 }
 

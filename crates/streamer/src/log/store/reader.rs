@@ -34,6 +34,7 @@ impl LogReader for Shared {
             syncs,
             recovered: self.recovered,
             opened_in: self.opened_in,
+            sync_interval: self.sync_interval,
         }
     }
 

@@ -447,11 +447,10 @@ impl Appender {
             active.sync(&self.segments.syncs)?;
         }
         // Writing to a removed file succeeds, and the commit would vanish with the process.
-        if !active.file.is_linked().map_err(LogError::storage)? {
+        let Some(length) = active.file.linked_length().map_err(LogError::storage)? else {
             return Err(removed(&file_name(active.segment.header.id)));
-        }
+        };
         // Somebody cut the file, and with it earlier commits.
-        let length = active.file.length().map_err(LogError::storage)?;
         if length < active.segment.length as u64 {
             let (name, whole) = (file_name(active.segment.header.id), active.segment.length);
             let cut = format!("the file {name} was cut: it should have {whole} bytes");

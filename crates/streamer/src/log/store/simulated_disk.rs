@@ -414,8 +414,9 @@ impl DiskFile for OpenFile {
         self.sync_all()
     }
 
-    fn is_linked(&self) -> io::Result<bool> {
-        Ok(self.disk.state().files.contains_key(&self.name))
+    fn linked_length(&self) -> io::Result<Option<u64>> {
+        let is_linked = self.disk.state().files.contains_key(&self.name);
+        is_linked.then(|| self.length_now()).transpose()
     }
 }
 

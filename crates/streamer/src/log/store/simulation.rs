@@ -17,7 +17,7 @@ use super::{
     simulated_disk::{Disk, INDEX},
 };
 use crate::{
-    Epoch, Position, Terms,
+    Epoch, Position, Previous, Terms,
     log::{Bounds, DocumentKey, Log as _, LogError, Outcome, Submission},
 };
 
@@ -27,6 +27,9 @@ pub struct SimulationCounts(pub BTreeMap<&'static str, u64>);
 
 /// The submission that made an event: its sequence, and a random number in its payload.
 type Entry = (u64, u64);
+
+/// The number of documents that change.
+const DOCUMENTS_COUNT: u64 = 5;
 
 /// What must be in the log.
 #[derive(Clone, Debug, Default)]
@@ -389,7 +392,8 @@ impl Run {
                 return Err(format!("{position} is honoured, the head is {head}"));
             }
         }
-        Ok(())
+        events.truncate(head as usize);
+        check_changes(log, &events, self.now_ms)
     }
 }
 
@@ -402,8 +406,42 @@ impl Model {
     }
 }
 
+/// Changes each document, and checks that the log claims nothing of it from before that is not so, and
+/// that its version increases.
+fn check_changes(mut log: SegmentLog, events: &[Option<Entry>], now_ms: i64) -> Result<(), String> {
+    for number in 0..DOCUMENTS_COUNT {
+        let batch = vec![Submission {
+            producer: "q".into(),
+            ..submission((number + 1, number), 10)
+        }];
+        let changes = (1..).zip(events);
+        let changes = changes.filter_map(|(offset, entry)| Some((offset, (*entry)?.1)));
+        let changes = changes.filter(|(_, random)| random % DOCUMENTS_COUNT == number);
+        let changes: Vec<u64> = changes.map(|(offset, _)| offset).collect();
+        let outcomes = log
+            .append(batch, now_ms)
+            .map_err(|error| error.to_string())?;
+        let [Outcome::Appended(event)] = &outcomes[..] else {
+            return Err(format!("appended as {outcomes:?}"));
+        };
+        let is_so = match event.previous {
+            Previous::Unknown => true,
+            Previous::Nothing => changes.is_empty(),
+            Previous::At(offset) => changes.last() == Some(&offset),
+            Previous::Read(_) => false,
+        };
+        let document: serde_json::Value =
+            serde_json::from_slice(&event.data).map_err(|error| error.to_string())?;
+        let increases = document["version"].as_u64() > Some(changes.len() as u64);
+        if !is_so || !increases {
+            return Err(format!("changes at {changes:?} precede {event:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn submission((sequence, random): Entry, size: usize) -> Submission {
-    let document = DocumentKey::new("db", "c", format!("d{}", random % 5));
+    let document = DocumentKey::new("db", "c", format!("d{}", random % DOCUMENTS_COUNT));
     let text = "x".repeat(size);
     let data = format!("{{\"n\":{sequence},\"r\":\"{random}\",\"text\":\"{text}\"}}");
     Submission::new("p", sequence, document, data)

@@ -17,7 +17,7 @@ use super::{
     *,
 };
 use crate::{
-    Event, Position,
+    Event, Position, Previous,
     log::{DocumentPage, DocumentQuery, Outcome, PRODUCER_LIFETIME_MS, Submission, with_sources},
 };
 

@@ -62,6 +62,10 @@ pub struct LogReport {
     pub recovered_records: u64,
     /// The time that opening the log took, in seconds.
     pub opened_in_seconds: f64,
+    /// The interval of syncs, in seconds, if commits are acknowledged before they are synced: a power
+    /// failure loses about as much.
+    #[serde(default)]
+    pub sync_interval_seconds: Option<f64>,
     /// The syncs.
     pub syncs: DurationReport,
     /// The commits, syncs included.
@@ -244,6 +248,7 @@ impl LogReport {
             files: log.files,
             recovered_records: log.recovered,
             opened_in_seconds: log.opened_in.as_secs_f64(),
+            sync_interval_seconds: log.sync_interval.as_ref().map(Duration::as_secs_f64),
             syncs: DurationReport::new(&log.syncs),
             commits: DurationReport::new(&gathered.writer.commits),
         }

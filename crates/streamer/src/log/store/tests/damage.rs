@@ -244,19 +244,91 @@ fn damaged_row_of_the_index_costs_only_its_own_state() {
     // Without what is known from before the damage.
     drop(log);
     let mut log = open_on(&disk, &options()).unwrap();
-    // Its version still increases.
+    // Its version still increases, and whether it existed is in doubt.
     let outcomes = log.append(vec![entry(21), entry(22)], 1).unwrap();
     let [Outcome::Appended(_), Outcome::Appended(event)] = &outcomes[..] else {
         panic!("{outcomes:?}");
     };
     let text = std::str::from_utf8(&event.data).unwrap();
     assert!(text.ends_with("\"version\":21}"), "{text}");
+    assert_eq!(event.previous, Previous::Unknown);
     let mut lost = entry(5);
     lost.producer = "q".into();
     let outcomes = log.append(vec![lost], 1).unwrap();
     assert_eq!(outcomes, [Outcome::Jump { last: 0 }]);
     log.trim(20).unwrap();
     maintain(&mut log, 1 << 40);
+}
+
+/// Changes a document, and returns what the log knows of it from before, and its version.
+fn change(log: &mut SegmentLog, id: &str) -> (Previous, u64) {
+    let sequence = log.reader().producer("q").unwrap().last_sequence + 1;
+    let document = DocumentKey::new("default", "users", id);
+    let submission = Submission::new("q", sequence, document, "{}");
+    let outcomes = log.append(vec![submission], 1).unwrap();
+    let [Outcome::Appended(event)] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    let document: serde_json::Value = serde_json::from_slice(&event.data).unwrap();
+    let version = document["version"].as_u64().unwrap();
+    (event.previous.clone(), version)
+}
+
+#[test]
+fn documents_are_in_doubt_after_changes_are_lost() {
+    type Damage = fn(&Disk);
+    // Each with the offset of the last event that is lost.
+    let damages: [(Damage, u64); 4] = [
+        (|disk| damage_entry(disk, 57), 57),
+        (|disk| disk.delete(&disk.segments()[0]), 0),
+        (|disk| disk.delete(disk.segments().last().unwrap()), 60),
+        // The index is built again, from what is not trimmed.
+        (|disk| disk.delete(INDEX), 0),
+    ];
+    for (number, (damage, lost_upto)) in damages.into_iter().enumerate() {
+        let disk = Disk::default();
+        let mut log = open_on(&disk, &options()).unwrap();
+        fill(&mut log, 1..=60, 6);
+        if number == 3 {
+            log.trim(50).unwrap();
+        }
+        // Too early for the index otherwise.
+        maintain(&mut log, 200);
+        let disk = disk.after_kill();
+        let second = log.shared.segments.bases().get(1).copied();
+        damage(&disk);
+        // What the first segment had.
+        let lost_upto = lost_upto.max(match number {
+            1 => second.unwrap(),
+            3 => log.shared.segments.bases()[0],
+            _ => 0,
+        });
+        assert!(lost_upto > 0, "damage {number}");
+        let mut log = open_on(&disk, &options()).unwrap();
+        for last in 54..=60 {
+            let (previous, version) = change(&mut log, &format!("d{}", last % 7));
+            let expected = match last {
+                _ if last <= lost_upto => Previous::Unknown,
+                _ => Previous::At(last),
+            };
+            assert_eq!(previous, expected, "damage {number}, event {last}");
+            // The changes of the document, the lost ones included.
+            assert!(version > (last - 1) / 7 + 1, "damage {number}: {version}");
+        }
+        for is_applied in [false, true] {
+            let id = format!("new-{is_applied}");
+            assert_eq!(
+                change(&mut log, &id).0,
+                Previous::Unknown,
+                "damage {number}"
+            );
+            let head = log.reader().bounds().head;
+            assert_eq!(change(&mut log, &id).0, Previous::At(head));
+            maintain(&mut log, 1_000_000);
+            drop(log);
+            log = open_on(&disk, &options()).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -302,7 +374,7 @@ fn log_of_format_1_is_converted_at_any_interruption() {
     maintain(&mut log, 1_000_000);
     // Format 1 does not say what was before an event.
     let alone = |event: Arc<Event>| Event {
-        previous: crate::Previous::Unknown,
+        previous: Previous::Unknown,
         ..Event::clone(&event)
     };
     let originals: Vec<_> = read_all(&log)
