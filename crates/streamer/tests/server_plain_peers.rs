@@ -339,6 +339,7 @@ async fn numbers_beyond_2_to_the_53_arrive_exactly() {
         value: Some(Value {
             kind: Some(Kind::IntValue(9_007_199_254_740_993)),
         }),
+        path: Vec::new(),
     };
     peer.send(Request::Subscribe(request("a", "rooms", vec![exact])));
     assert!(peer.response().await.success);
@@ -434,6 +435,7 @@ async fn both_spellings_are_accepted_and_refusals_keep_stream() {
         value: Some(Value {
             kind: Some(Kind::IntValue(5)),
         }),
+        path: Vec::new(),
     };
     for op in ["==", "eq", ">=", "gte"] {
         peer.send(Request::Subscribe(request(op, "rooms", vec![filter(op)])));
