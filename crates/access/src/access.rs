@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use serde_json::Map;
 
 use crate::{
-    Action, CertificateFault, CertificateName, Decision, Identity, JwtFault, Method,
-    certificate::{Names, sha256},
+    Action, Certificate, CertificateFault, CertificateName, Decision, Identity, JwtFault, Method,
+    certificate::sha256,
     identity::Evidence,
     jwt::JwtRules,
     policy::Policy,
@@ -36,8 +36,8 @@ pub(crate) struct CertificateRules {
 pub struct Presented<'a> {
     /// The value of the header `authorization`.
     pub authorization: Option<&'a [u8]>,
-    /// The client certificate in DER, whose chain and key the TLS library has verified.
-    pub certificate: Option<&'a [u8]>,
+    /// The client certificate, which the TLS library has verified.
+    pub certificate: Option<&'a Certificate>,
 }
 
 /// The reason why credentials are refused. Its text is for the log of the server; strangers are told
@@ -63,6 +63,9 @@ pub enum Refused {
     /// The certificate is refused.
     #[error(transparent)]
     Certificate(#[from] CertificateFault),
+    /// The name is longer than a principal may be.
+    #[error("the name of the peer has {0} bytes; a principal has at most {MAX_NAME}")]
+    LongName(usize),
     /// The certificate has expired.
     #[error("the certificate has expired")]
     ExpiredCertificate,
@@ -108,9 +111,8 @@ impl Access {
         if let Some(authorization) = presented.authorization {
             return self.of_token(bearer(authorization)?, now);
         }
-        if let (Some(der), Some(_)) = (presented.certificate, &self.certificates) {
-            let names = Arc::new(Names::parse(der)?);
-            return self.of_certificate(sha256(der), names, now);
+        if let (Some(certificate), Some(_)) = (presented.certificate, &self.certificates) {
+            return self.of_certificate(Arc::new(certificate.clone()), now);
         }
         if self.policy.admits_anonymous() {
             return Ok(Identity {
@@ -134,9 +136,7 @@ impl Access {
         match &identity.evidence {
             Evidence::Anonymous => self.authenticate(Presented::default(), now),
             Evidence::Token(hash) => self.of_hash(hash, now),
-            Evidence::Certificate(fingerprint, names) => {
-                self.of_certificate(*fingerprint, Arc::clone(names), now)
-            }
+            Evidence::Certificate(certificate) => self.of_certificate(Arc::clone(certificate), now),
             Evidence::Jwt(key) => {
                 let rules = self.jwt.as_ref().ok_or(Refused::UnknownToken)?;
                 if !rules.keys.contains(key) {
@@ -177,7 +177,7 @@ impl Access {
                 let verified = rules.verify(token, now)?;
                 Ok(Identity {
                     method: Method::Jwt,
-                    name: verified.subject.into(),
+                    name: checked(&verified.subject)?,
                     claims: Arc::new(verified.claims),
                     expires_at: Some(verified.expires_at),
                     evidence: Evidence::Jwt(verified.key),
@@ -203,26 +203,35 @@ impl Access {
 
     fn of_certificate(
         &self,
-        fingerprint: [u8; 32],
-        names: Arc<Names>,
+        certificate: Arc<Certificate>,
         now: SystemTime,
     ) -> Result<Identity, Refused> {
         let rules = self.certificates.as_ref().ok_or(Refused::Missing)?;
-        if rules.revoked.contains(&fingerprint) {
+        if rules.revoked.contains(&certificate.fingerprint) {
             return Err(CertificateFault::Revoked.into());
         }
         // TLS has checked it when the connection began, which may be long ago.
-        if names.not_after <= now {
+        if certificate.not_after <= now {
             return Err(Refused::ExpiredCertificate);
         }
         Ok(Identity {
             method: Method::Certificate,
-            name: names.choose(&rules.names)?.into(),
+            name: checked(certificate.choose(&rules.names)?)?,
             claims: Arc::default(),
-            expires_at: Some(names.not_after),
-            evidence: Evidence::Certificate(fingerprint, names),
+            expires_at: Some(certificate.not_after),
+            evidence: Evidence::Certificate(certificate),
         })
     }
+}
+
+/// The longest name of a principal, in bytes. It becomes a part of the names of producers.
+const MAX_NAME: usize = 256;
+
+fn checked(name: &str) -> Result<Arc<str>, Refused> {
+    if name.len() > MAX_NAME {
+        return Err(Refused::LongName(name.len()));
+    }
+    Ok(name.into())
 }
 
 /// Returns the token of a header.

@@ -1,9 +1,8 @@
 //! The names of client certificates.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// The field of a certificate that names its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +17,26 @@ pub enum CertificateName {
     CommonName,
 }
 
+/// What a client certificate says of its holder. The TLS library has verified its chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The URIs among the alternative names.
+    pub uris: Vec<String>,
+    /// The DNS names among the alternative names.
+    pub dns_names: Vec<String>,
+    /// The mail addresses among the alternative names.
+    pub emails: Vec<String>,
+    /// The common names of the subject.
+    pub common_names: Vec<String>,
+    /// The end of its validity.
+    pub not_after: SystemTime,
+    /// The SHA-256 of its DER.
+    pub fingerprint: [u8; 32],
+}
+
 /// The reason why a certificate names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateFault {
-    /// It cannot be parsed.
-    #[error("the certificate cannot be parsed")]
-    Malformed,
     /// It has none of the names that the policy looks for.
     #[error("the certificate has none of the names that the policy looks for")]
     Nameless,
@@ -33,13 +46,6 @@ pub enum CertificateFault {
     /// The policy lists its fingerprint as revoked.
     #[error("the certificate is revoked")]
     Revoked,
-}
-
-/// What a certificate says of its holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Names {
-    names: Vec<(CertificateName, Box<str>)>,
-    pub(crate) not_after: SystemTime,
 }
 
 impl CertificateName {
@@ -52,55 +58,20 @@ impl CertificateName {
     ];
 }
 
-impl Names {
-    /// Parses a certificate whose chain was verified. Its signature is not looked at.
-    pub(crate) fn parse(der: &[u8]) -> Result<Self, CertificateFault> {
-        let malformed = |_| CertificateFault::Malformed;
-        let (rest, certificate) =
-            X509Certificate::from_der(der).map_err(|_| CertificateFault::Malformed)?;
-        if !rest.is_empty() {
-            return Err(CertificateFault::Malformed);
-        }
-        let mut names = Vec::new();
-        if let Some(alternatives) = certificate.subject_alternative_name().map_err(malformed)? {
-            for name in &alternatives.value.general_names {
-                let (kind, name) = match name {
-                    GeneralName::URI(name) => (CertificateName::Uri, name),
-                    GeneralName::DNSName(name) => (CertificateName::Dns, name),
-                    GeneralName::RFC822Name(name) => (CertificateName::Email, name),
-                    _ => continue,
-                };
-                names.push((kind, (*name).into()));
-            }
-        }
-        for name in certificate.subject().iter_common_name() {
-            let name = name.as_str().map_err(|_| CertificateFault::Malformed)?;
-            names.push((CertificateName::CommonName, name.into()));
-        }
-        let not_after = certificate.validity().not_after.timestamp();
-        let not_after = Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
-        Ok(Self {
-            names,
-            not_after: SystemTime::UNIX_EPOCH + not_after,
-        })
-    }
-
+impl Certificate {
     /// Returns the name of the first kind that the certificate has.
     pub(crate) fn choose(&self, kinds: &[CertificateName]) -> Result<&str, CertificateFault> {
-        for kind in kinds {
-            let of_kind = self
-                .names
-                .iter()
-                .filter(|(of, name)| of == kind && !name.is_empty());
-            let mut of_kind = of_kind.map(|(_, name)| &**name);
-            if let Some(name) = of_kind.next() {
-                return match of_kind.count() {
-                    0 => Ok(name),
-                    more => Err(CertificateFault::Ambiguous(more + 1)),
-                };
-            }
+        let mut names = kinds.iter().map(|kind| match kind {
+            CertificateName::Uri => &self.uris,
+            CertificateName::Dns => &self.dns_names,
+            CertificateName::Email => &self.emails,
+            CertificateName::CommonName => &self.common_names,
+        });
+        match names.find(|names| !names.is_empty()).map(Vec::as_slice) {
+            Some([name]) if !name.is_empty() => Ok(name),
+            None | Some([_]) => Err(CertificateFault::Nameless),
+            Some(several) => Err(CertificateFault::Ambiguous(several.len())),
         }
-        Err(CertificateFault::Nameless)
     }
 }
 

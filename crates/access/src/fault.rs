@@ -97,15 +97,17 @@ pub enum FaultKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 
+impl Fault {
+    /// Returns file, line and column.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            line,
-            column,
-            kind,
-        } = self;
-        write!(f, "{file}:{line}:{column}: {kind}")
+        write!(f, "{}: {}", self.place(), self.kind)
     }
 }
 

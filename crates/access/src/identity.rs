@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use serde_json::{Map, Value as Json};
 
+use crate::Certificate;
+
 /// A peer whose credentials were accepted.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -37,8 +39,8 @@ pub(crate) enum Evidence {
     Token([u8; 32]),
     /// The fingerprint of the key that has verified the token.
     Jwt([u8; 32]),
-    /// The fingerprint of the certificate, and all its names.
-    Certificate([u8; 32], Arc<crate::certificate::Names>),
+    /// All that it says.
+    Certificate(Arc<Certificate>),
 }
 
 impl Identity {

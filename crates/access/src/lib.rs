@@ -17,7 +17,7 @@ mod testing;
 
 pub use self::{
     access::{Access, Presented, Refused},
-    certificate::{CertificateFault, CertificateName},
+    certificate::{Certificate, CertificateFault, CertificateName},
     fault::{Fault, FaultKind, Faults},
     files::Source,
     identity::{Identity, Method},

@@ -3,6 +3,7 @@
 mod chart;
 mod child_process;
 mod clients;
+mod config;
 mod credentials;
 mod demo;
 mod document;
@@ -16,6 +17,7 @@ mod server_process;
 mod settings;
 mod signals;
 mod streamer;
+mod token;
 mod tour;
 mod units;
 
@@ -68,6 +70,10 @@ enum Command {
     /// Kill a server under load again and again, and count losses and duplicates
     #[command(hide = true)]
     Kill9(kill9::Args),
+    /// Make a token for a policy file
+    Token(token::Args),
+    /// Check a file of settings or a policy file
+    Config(config::Args),
     /// Print or publish documents from a generator or from the package index
     Feed(Box<feed::command::Args>),
 }
@@ -99,6 +105,8 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
             Command::Fodc(args) => fodc::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
             Command::Kill9(args) => kill9::run(args, settings, &stop).await,
+            Command::Token(args) => token::run(args),
+            Command::Config(args) => config::run::<Args>(args),
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     });

@@ -10,7 +10,12 @@ mod file;
 mod values;
 
 use std::{
-    any::TypeId, collections::BTreeMap, ffi::OsStr, fmt, marker::PhantomData, path::PathBuf,
+    any::TypeId,
+    collections::BTreeMap,
+    ffi::OsStr,
+    fmt,
+    marker::PhantomData,
+    path::{Path, PathBuf},
 };
 
 use clap::{
@@ -83,6 +88,25 @@ pub(crate) struct Faults(pub(crate) Vec<Fault>);
 /// unknown flag, and after `--help`.
 pub(crate) fn parse<A: Parser>() -> (A, Settings) {
     parse_with(A::command(), None, Command::get_matches)
+}
+
+/// The faults of a file of settings, and the policy file that it names.
+pub(crate) struct CheckedFile {
+    pub(crate) faults: Option<Faults>,
+    pub(crate) access: Option<String>,
+}
+
+/// Reads a file of settings without a command.
+pub(crate) fn check_file<A: Parser>(path: &Path) -> CheckedFile {
+    let file = File::read(path);
+    let faults = file.faults(&keys(&A::command(), ""));
+    let access = file
+        .get("server.access")
+        .and_then(|entry| entry.value.clone().ok());
+    CheckedFile {
+        faults: (!faults.is_empty()).then_some(Faults(faults)),
+        access,
+    }
 }
 
 /// Parses a command line and a file with this text.

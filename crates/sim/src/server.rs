@@ -103,6 +103,7 @@ pub(crate) fn to_end(status: EndStatus) -> End {
     let (code, advice) = match status.code {
         EndCode::Ok => return End::retry(Initiator::Peer, Reason::Finished),
         EndCode::InvalidArgument => (3, Advice::Stop),
+        EndCode::Unauthenticated => (16, Advice::Refresh),
         EndCode::ResourceExhausted => (8, Advice::Wait(None)),
         EndCode::Aborted => (10, Advice::Retry),
         EndCode::Unavailable => (14, Advice::Retry),

@@ -41,6 +41,7 @@ impl WireCheck {
                 Payload::Welcome(_)
                 | Payload::UnsubscribeAck(_)
                 | Payload::Drain(_)
+                | Payload::Authenticated(_)
                 | Payload::Final(_),
             )
             | None => Ok(()),

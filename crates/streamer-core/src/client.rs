@@ -41,7 +41,7 @@ use steadfast_wire::streamer::{self as wire, gateway_message, streamer_message::
 
 pub use self::{
     command::{Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
-    config::Config,
+    config::{Config, SessionSecret},
     counters::Counters,
     credit::Limits,
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason, Snapshot},
@@ -314,7 +314,9 @@ impl Core {
             (Some(Payload::UnsubscribeAck(_)), Stream::Profile(_)) => {}
             (
                 Some(
-                    Payload::Progress(_)
+                    // This client sends newer credentials with its next stream only.
+                    Payload::Authenticated(_)
+                    | Payload::Progress(_)
                     | Payload::UnsubscribeAck(_)
                     | Payload::Snapshot(_)
                     | Payload::Delivery(_),

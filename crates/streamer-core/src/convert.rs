@@ -47,6 +47,7 @@ impl From<wire::ResyncReason> for ResyncReason {
             wire::ResyncReason::Trimmed => Self::Trimmed,
             wire::ResyncReason::Future => Self::Future,
             wire::ResyncReason::Damaged => Self::Damaged,
+            wire::ResyncReason::Rights => Self::Rights,
         }
     }
 }

@@ -88,6 +88,14 @@ impl Filter {
         Ok(Self { conditions })
     }
 
+    /// Returns a filter of the conditions of both. Neither must be the selection of a document.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let conditions = self.conditions.iter().chain(&*other.conditions);
+        Self {
+            conditions: conditions.cloned().collect(),
+        }
+    }
+
     /// Returns the conditions, in the order in which they were given.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {

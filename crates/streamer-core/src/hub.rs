@@ -19,6 +19,7 @@
 //! *plain* and share one namespace of ids, in which the newest stream that subscribed an id holds it
 //!
 
+mod access;
 mod backlog;
 mod catch_up;
 mod context;
@@ -39,6 +40,7 @@ mod progress;
 mod progress_report;
 mod requests;
 mod resync;
+mod session_key;
 mod snapshot;
 mod snapshot_queue;
 mod stats;
@@ -59,6 +61,17 @@ use steadfast_wire::streamer::{
     self as wire, ResyncReason, StreamerMessage, streamer_message::Payload,
 };
 
+pub use self::{
+    access::{Grant, Rights, StreamAccess},
+    end_cause::{EndCode, EndStatus},
+    interface::{
+        Action, DocumentPage, FRAME_HEAD, InitialState, Input, ReadFault, ReadId, StreamId,
+        split_frames,
+    },
+    limits::{InvalidLimits, Limits},
+    stats::{Counters, Gauges, Stats},
+    survey::{LAG_BOUNDS, PeerKind, StreamStatus, Survey},
+};
 use self::{
     catch_up::{CatchUp, Read, Reader, check_page},
     context::{Context, Scratch},
@@ -72,16 +85,6 @@ use self::{
     stream::{Peer, ReadState, Stream},
     streams::Streams,
     subscriptions::Subscriptions,
-};
-pub use self::{
-    end_cause::{EndCode, EndStatus},
-    interface::{
-        Action, DocumentPage, FRAME_HEAD, InitialState, Input, ReadFault, ReadId, StreamId,
-        split_frames,
-    },
-    limits::{InvalidLimits, Limits},
-    stats::{Counters, Gauges, Stats},
-    survey::{LAG_BOUNDS, PeerKind, StreamStatus, Survey},
 };
 pub use crate::matcher::FilterCost;
 use crate::{Event, Position, Previous, convert::millis_to_wire, matcher::CostProfile};
@@ -142,6 +145,13 @@ impl Hub {
         })
     }
 
+    /// Returns the hub, which from now on serves nothing to a stream without [`Input::Authorized`].
+    #[must_use]
+    pub fn restricted(mut self) -> Self {
+        self.subscriptions.restrict();
+        self
+    }
+
     /// Handles one input, appends the resulting actions to `out`, and returns the time at which the
     /// next [`Input::Tick`] is due, which may be in the past.
     ///
@@ -166,6 +176,14 @@ impl Hub {
         );
         match input {
             Input::Opened { stream } => self.on_opened(stream),
+            Input::Authorized {
+                stream,
+                access,
+                answers,
+            } => self.on_authorized(stream, access, answers),
+            Input::Revoked { stream, reason } => {
+                self.end(stream, &EndCause::Unauthenticated(reason));
+            }
             Input::Message { stream, message } => self.on_message(stream, message),
             Input::Ended { stream } => self.end(stream, &EndCause::Finished),
             Input::Committed { events } => self.on_committed(&events),
@@ -266,6 +284,27 @@ impl Hub {
         } else {
             self.end(id, cause);
         }
+    }
+
+    fn on_authorized(&mut self, id: StreamId, access: StreamAccess, answers: bool) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        let is_other = |now: &StreamAccess| now.owner != access.owner;
+        if stream.access().is_some_and(is_other) {
+            let text = "the newer credentials are those of another principal".to_owned();
+            return self.end(id, &EndCause::Unauthenticated(text));
+        }
+        if !self.subscriptions.grants_same(stream, &*access.rights) {
+            return self.end(id, &EndCause::RightsChanged);
+        }
+        stream.set_access(access);
+        if answers && stream.is_profile() {
+            let expires_in_ms = stream.expires_in_ms(self.cx.now);
+            let answer = wire::Authenticated { expires_in_ms };
+            stream.send(Payload::Authenticated(answer), &mut self.cx);
+        }
+        self.after_input(id);
     }
 
     fn on_committed(&mut self, events: &[Arc<Event>]) {

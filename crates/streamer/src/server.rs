@@ -9,6 +9,7 @@
 //!                                                            log reads ──> puller_feed ──> consumer
 //! ```
 
+mod access;
 mod hub_handle;
 mod hub_task;
 mod incoming;
@@ -20,7 +21,7 @@ mod puller_intake;
 mod stream_service;
 mod time_lookup;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
@@ -37,8 +38,10 @@ use tonic::{server::NamedService as _, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
+pub use self::access::policy_source;
 pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
+    access::AccessControl,
     hub_handle::{HubHandle, HubMessage},
     hub_task::HubTask,
     operations::Sources,
@@ -89,6 +92,9 @@ pub struct ServerOptions {
     pub puller: Option<PullerOptions>,
     /// Interval of the heartbeats to consumers of the Puller service. Default 30 s.
     pub puller_heartbeat: Duration,
+    /// The policy file: who peers are, and what they may do. It is read again when it changes. Default
+    /// none: everybody may do everything.
+    pub access: Option<PathBuf>,
     /// Informative name that peers are told. Default: random.
     pub server_id: String,
 }
@@ -124,6 +130,9 @@ pub enum StartError {
     /// The settings of the session with the Puller contradict each other.
     #[error("cannot start the intake from the Puller")]
     Puller(#[from] ConfigFaults),
+    /// The policy file has faults.
+    #[error("the policy file cannot be used:\n{0}")]
+    Access(#[from] steadfast_access::Faults),
     /// The reflection service could not be built.
     #[error("cannot build the reflection service")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -168,6 +177,7 @@ impl Default for ServerOptions {
             publisher_in_flight: 1_024,
             puller: None,
             puller_heartbeat: Duration::from_secs(30),
+            access: None,
             server_id: uuid::Uuid::new_v4().to_string(),
         }
     }
@@ -209,8 +219,15 @@ impl Server {
         let (head, head_reader) = watch::channel(initial.bounds.head);
         let stored = reader.producer(puller_intake::PRODUCER)?;
         let (marker, lost_before) = puller_intake::stored_marker(&stored, initial.bounds.head);
-        let hub = Hub::new(initial, options.limits.clone())?;
-        let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader));
+        let (access, policy) = AccessControl::load(options.access.as_deref())?;
+        let mut hub = Hub::new(initial, options.limits.clone())?;
+        if access.is_restricted() {
+            hub = hub.restricted();
+        }
+        let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader), access.clone());
+        if let Some(policy) = policy {
+            tasks.spawn(policy.follow(hub.clone(), tasks.drain_token()));
+        }
         // Before the first stream, and also if there is no intake now: positions from before the loss
         // are still out there.
         if let Some(before) = lost_before {
@@ -250,6 +267,7 @@ impl Server {
             options.puller_heartbeat,
             &consumer,
             tasks.drain_token(),
+            access.clone(),
         );
         let sources = Sources {
             server_id: options.server_id.clone(),
@@ -261,6 +279,7 @@ impl Server {
             publishing: Arc::default(),
             connections,
             puller: puller.clone(),
+            access,
             drain: tasks.drain_token(),
         };
         let routes = services(&options, &sources, feed, &tasks)?;
@@ -413,13 +432,19 @@ fn services(
     tasks.spawn(report_health(health, tasks.drain_token()));
     let message_bytes = options.limits.message_bytes;
     let times = TimeLookup::new(Arc::clone(&sources.reader));
-    let streams = StreamService::new(sources.hub.clone(), times, message_bytes);
+    let streams = StreamService::new(
+        sources.hub.clone(),
+        times,
+        sources.access.clone(),
+        message_bytes,
+    );
     let publishing = PublisherServiceServer::new(PublishService::new(
         sources.writer.clone(),
         Arc::clone(&sources.reader),
         options.publisher_in_flight,
         tasks.drain_token(),
         Arc::clone(&sources.publishing),
+        sources.access.clone(),
     ));
     let routes = Routes::new(health_service)
         .add_service(streams)

@@ -167,12 +167,14 @@ fn gateway_messages_with_profile_fields_keep_plain_fields() {
         left: true,
         window: Some(Box::new(streamer::Window {
             field: "n".into(),
+            path: vec!["a.b".into()],
             descending: true,
             limit: u32::MAX,
             reserve: u32::MAX,
             bound: Some(bound()),
         })),
         start: Some(streamer::subscribe_request::Start::StartTimeMs(i64::MIN)),
+        rights: Some(u64::MAX),
         ..subscribe()
     };
     assert_eq!(
@@ -211,6 +213,8 @@ fn server_messages_with_profile_fields_keep_plain_fields() {
         left: true,
         window: true,
         start: true,
+        filters: true,
+        rights: u64::MAX,
     };
     let plain_response = plain::SubscribeResponse {
         subscription_id: "s1".into(),
@@ -258,6 +262,7 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
         session_id: "s".into(),
         attempt: 7,
         heartbeat_interval_ms: 30_000,
+        secret: vec![7; 9].into(),
     };
     let credit = streamer::Credit {
         subscription_id: "s1".into(),
@@ -278,6 +283,7 @@ fn payloads_of_the_profile_read_as_messages_without_payload() {
         server_id: "s".into(),
         head: Some(position()),
         heartbeat_interval_ms: 30_000,
+        expires_in_ms: u64::MAX,
     };
     let drain = streamer::Drain {
         deadline_ms: 10_000,

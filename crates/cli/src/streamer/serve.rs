@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{PullerOptions, Server, ServerOptions, operations::Operations},
+    server::{PullerOptions, Server, ServerOptions, operations::Operations, policy_source},
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// loopback, 80 ports above --listen]
     #[arg(long, env, value_name = "IP:PORT")]
     operations: Option<Given<OperationsAddress>>,
+    /// Policy file: who may connect, and what they may do; read again when it changes [default: everybody
+    /// may do everything]
+    #[arg(long, env, value_name = "FILE")]
+    access: Option<Given<String>>,
     /// Take the changes of the Puller at this address
     #[arg(long, env, value_name = "ADDR")]
     puller: Option<Given<ServerAddress>>,
@@ -178,6 +182,7 @@ listened on.
 Examples:
   steadfast streamer serve --data ./data
   steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d
+  steadfast streamer serve --data ./data --access access.toml
   steadfast streamer serve --data ./copy --listen 127.0.0.1:9001 --puller 127.0.0.1:9000";
 
 /// Serves until interrupted; then drains.
@@ -196,6 +201,14 @@ pub(crate) async fn run(
     store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
     let mut options = ServerOptions::default();
     args.limits.apply(&mut options, &mut settings);
+    options.access = settings.get(args.access).map(PathBuf::from);
+    // Here and not at the start of the server, so that its faults are among those of the settings.
+    if let Some(path) = &options.access
+        && let Some(Err(faults)) = policy_source(path).poll()
+    {
+        let faults = faults.0.into_iter();
+        faults.for_each(|fault| settings.fault(fault.place(), fault.kind.to_string()));
+    }
     let operations = settings.get(args.operations);
     // Read without a Puller as well, so that an invalid setting is a fault in any case.
     let credentials = args.credentials.into_credentials(&mut settings);

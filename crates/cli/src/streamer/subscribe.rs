@@ -256,6 +256,7 @@ fn resync_reason(reason: ResyncReason) -> &'static str {
         ResyncReason::Future => "future",
         ResyncReason::Damaged => "damaged",
         ResyncReason::Refused => "refused",
+        ResyncReason::Rights => "rights",
         // Also what a later version of the library adds.
         _ => "unstated",
     }
@@ -309,6 +310,7 @@ mod tests {
             ResyncReason::Future,
             ResyncReason::Damaged,
             ResyncReason::Refused,
+            ResyncReason::Rights,
         ];
         for reason in reasons.map(resync_reason) {
             assert!(PAGE.contains(&format!("`{reason}`")), "{reason}");

@@ -1,6 +1,6 @@
 //! The settings of a client core.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::Limits;
 
@@ -11,6 +11,8 @@ pub struct Config {
     /// A random, unguessable id, made once per client process. Subscription ids on the wire begin
     /// with it, because a plain server has one namespace for the subscriptions of all clients.
     pub session_id: String,
+    /// Told to servers only: whoever knows the session's id but not this cannot take its place.
+    pub secret: SessionSecret,
     /// The name of this client for people, and the gateway id of its heartbeats.
     pub client_id: String,
     /// The intended time between heartbeats; `None` if none are sent.
@@ -29,12 +31,23 @@ pub struct Config {
     pub unix_ms: i64,
 }
 
+/// Random bytes of a session. Empty ones protect nothing. Their `Debug` form does not show them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SessionSecret(pub Vec<u8>);
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionSecret({} bytes)", self.0.len())
+    }
+}
+
 impl Config {
     /// Creates the default settings: a heartbeat every 30 s, 90 s of silence, three rejections.
     #[must_use]
     pub fn new(session_id: impl Into<String>, client_id: impl Into<String>, unix_ms: i64) -> Self {
         Self {
             session_id: session_id.into(),
+            secret: SessionSecret::default(),
             client_id: client_id.into(),
             heartbeat_interval: Some(Duration::from_secs(30)),
             activity_timeout: Some(Duration::from_secs(90)),

@@ -19,6 +19,7 @@ pub(super) fn hello(config: &Config, attempt: u64) -> wire::Hello {
         session_id: config.session_id.clone(),
         attempt,
         heartbeat_interval_ms: millis_to_wire(config.heartbeat_interval.unwrap_or_default()),
+        secret: config.secret.0.clone().into(),
     }
 }
 
@@ -57,7 +58,8 @@ pub(super) fn read_final(last: wire::Final) -> Result<End, Violation> {
         wire::FinalCode::Protocol => Some(INVALID_ARGUMENT),
         wire::FinalCode::Silent => Some(DEADLINE_EXCEEDED),
         wire::FinalCode::Evicted | wire::FinalCode::Limit => Some(RESOURCE_EXHAUSTED),
-        wire::FinalCode::Storage => Some(UNAVAILABLE),
+        wire::FinalCode::Storage | wire::FinalCode::Rights => Some(UNAVAILABLE),
+        wire::FinalCode::Unauthenticated => Some(UNAUTHENTICATED),
     };
     let message = last.message;
     let reason = match status {
@@ -65,6 +67,8 @@ pub(super) fn read_final(last: wire::Final) -> Result<End, Violation> {
         Some(code) => Reason::Status { code, message },
     };
     let advice = match last.retry_after_ms {
+        // The same credentials would be refused again.
+        _ if code == wire::FinalCode::Unauthenticated => Advice::Refresh,
         0 => Advice::Retry,
         ms => Advice::Wait(Some(Duration::from_millis(ms.into()))),
     };
@@ -80,3 +84,4 @@ const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;

@@ -179,4 +179,6 @@ pub enum ResyncReason {
     Damaged,
     /// Servers refused the position repeatedly.
     Refused,
+    /// The client may see other documents than before.
+    Rights,
 }

@@ -287,6 +287,7 @@ impl ProfileStream {
             }
         };
         subscriptions[id].on_started();
+        subscriptions[id].on_rights(response.rights);
         // The resync is queued before the acknowledged position is announced: an application that
         // stores that position has seen the resync.
         match resync {
@@ -440,7 +441,7 @@ impl ProfileStream {
             .map_err(|_| unknown("a refusal", "code", response.code))?;
         let relied_on = subscriptions[id].acknowledged;
         let rejects_position = match code {
-            wire::RefusalCode::Invalid => {
+            wire::RefusalCode::Invalid | wire::RefusalCode::Denied => {
                 self.refuse(id, true, &response.error, subscriptions, cx);
                 return Ok(());
             }

@@ -33,6 +33,8 @@ pub(super) struct Subscription {
     left: bool,
     pub(super) snapshot: SnapshotState,
     pub(super) window: Option<WindowState>,
+    /// The fingerprint of what the client may see, as the server told it last.
+    pub(super) rights: Option<u64>,
     /// Some server acknowledged it or delivered to it, so the application relies on it.
     pub(super) acknowledged: bool,
     /// The gap to report before the next delivery or with the next acknowledgement.
@@ -135,6 +137,7 @@ impl Subscription {
             left: options.left,
             snapshot: SnapshotState::new(options.snapshot, from),
             window: options.window.map(WindowState::new),
+            rights: None,
             acknowledged: false,
             pending_gap: None,
             overflow: None,
@@ -175,6 +178,7 @@ impl Subscription {
         let request = wire::SubscribeRequest {
             snapshot: Some(wire::SnapshotRequest { cursor }),
             window: self.window.as_ref().map(WindowState::to_wire).map(Box::new),
+            rights: self.rights,
             ..wire::SubscribeRequest::default()
         };
         // Protobuf merges the fields of two messages that follow one another.
@@ -196,6 +200,18 @@ impl Subscription {
             && (response.window || self.window.is_none())
             && (response.start || self.start.is_none())
             && (response.filters || !self.filter.needs_profile())
+    }
+
+    /// Notes what the client may see now. Documents from other rights are not continued: the server sends
+    /// them anew.
+    pub(super) fn on_rights(&mut self, rights: u64) {
+        if self
+            .rights
+            .replace(rights)
+            .is_some_and(|known| known != rights)
+        {
+            self.snapshot.on_position_lost();
+        }
     }
 
     /// Notes that a server began where it was to. Later requests continue by position, and one that has

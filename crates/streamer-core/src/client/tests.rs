@@ -387,6 +387,7 @@ fn welcome(head: u64) -> Payload {
         server_id: "srv".to_owned(),
         head: Some(on_wire(at(head))),
         heartbeat_interval_ms: 0,
+        expires_in_ms: 0,
     })
 }
 

@@ -25,6 +25,8 @@ pub enum EndCode {
     InvalidArgument,
     /// A newer stream of the same session took over.
     Aborted,
+    /// The credentials of the peer are not valid any more.
+    Unauthenticated,
     /// A limit was reached.
     ResourceExhausted,
     /// The server stops, the peer fell silent, or the log failed.
@@ -54,6 +56,10 @@ pub(super) enum EndCause {
     ServerFull { limit: usize },
     #[error("the server is stopping: {0}")]
     Drained(String),
+    #[error("{0}")]
+    Unauthenticated(String),
+    #[error("what you may see of a collection has changed; subscribe again")]
+    RightsChanged,
     #[error(transparent)]
     Misuse(#[from] Misuse),
     #[error("no message was received for {0:?}")]
@@ -100,6 +106,8 @@ impl EndCause {
             | Self::Unread { .. }
             | Self::Stalled(_)
             | Self::Lagging { .. }
+            | Self::Unauthenticated(_)
+            | Self::RightsChanged
             | Self::Misuse(_)
             | Self::Silent(_)
             | Self::Storage(_)
@@ -116,8 +124,8 @@ impl EndCause {
 
     /// Returns true if queued messages are sent before the end.
     ///
-    /// They are dropped if the peer does not read, is gone, or will request them again on another
-    /// stream.
+    /// They are dropped if the peer does not read, is gone, may not have them any more, or will request
+    /// them again on another stream.
     pub(super) fn flushes(&self) -> bool {
         match self {
             Self::Finished
@@ -131,6 +139,8 @@ impl EndCause {
             | Self::Stalled(_)
             | Self::Lagging { .. }
             | Self::Drained(_)
+            | Self::Unauthenticated(_)
+            | Self::RightsChanged
             | Self::Silent(_) => false,
         }
     }
@@ -146,6 +156,10 @@ impl EndCause {
             }
             Self::ServerFull { .. } => (EndCode::ResourceExhausted, Some(FinalCode::Limit)),
             Self::Drained(_) => (EndCode::Unavailable, Some(FinalCode::Drained)),
+            Self::Unauthenticated(_) => {
+                (EndCode::Unauthenticated, Some(FinalCode::Unauthenticated))
+            }
+            Self::RightsChanged => (EndCode::Unavailable, Some(FinalCode::Rights)),
             Self::Misuse(_) => (EndCode::InvalidArgument, Some(FinalCode::Protocol)),
             Self::Silent(_) => (EndCode::Unavailable, Some(FinalCode::Silent)),
             Self::Storage(_) => (EndCode::Unavailable, Some(FinalCode::Storage)),

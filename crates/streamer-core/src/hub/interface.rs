@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes};
 use steadfast_session::Time;
 use steadfast_wire::streamer::GatewayMessage;
 
-use super::EndStatus;
+use super::{EndStatus, StreamAccess};
 use crate::{Bounds, Event, Terms};
 
 /// The id of a stream. The driver assigns ids in the order in which streams open.
@@ -38,6 +38,22 @@ pub enum Input {
     Opened {
         /// The stream.
         stream: StreamId,
+    },
+    /// The peer of a stream has these rights now. A restricted hub needs them before the first message.
+    Authorized {
+        /// The stream.
+        stream: StreamId,
+        /// The peer and its rights.
+        access: StreamAccess,
+        /// Newer credentials came from the peer, and it waits for the answer.
+        answers: bool,
+    },
+    /// The credentials of a stream's peer are not valid any more.
+    Revoked {
+        /// The stream.
+        stream: StreamId,
+        /// The reason, as the peer may know it.
+        reason: String,
     },
     /// A message was received.
     Message {

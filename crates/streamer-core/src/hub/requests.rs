@@ -1,6 +1,6 @@
 //! The messages of peers.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use steadfast_wire::streamer::{
     Credit as CreditGrant, GatewayMessage, Heartbeat, HeartbeatAck, Hello, RefusalCode,
@@ -10,14 +10,16 @@ use steadfast_wire::streamer::{
 
 use super::{
     Hub, StreamId,
+    access::Granted,
     credit::Credit,
     end_cause::{EndCause, Misuse},
+    session_key::SessionKey,
     snapshot::Snapshot,
     stream::{Peer, Profile, Stream},
     subscription::{StateOptions, Subscription, Wants},
     window::WindowState,
 };
-use crate::{convert::millis_to_wire, filter::Filter};
+use crate::convert::millis_to_wire;
 
 impl Hub {
     pub(super) fn on_message(&mut self, id: StreamId, message: GatewayMessage) {
@@ -51,6 +53,9 @@ impl Hub {
                     self.on_unsubscribe(id, request);
                     Ok(())
                 }
+                // The driver reads credentials, and passes on what they mean. Without anything to
+                // restrict, they mean nothing.
+                Request::Authenticate(_) => Ok(()),
             }
         };
         match done {
@@ -66,10 +71,10 @@ impl Hub {
         };
         // Before the fence: a hello with faults must not end the older stream.
         check_hello(stream, &hello, self.cx.limits.id_bytes)?;
-        let session: Arc<str> = hello.session_id.into();
+        let key = SessionKey::new(stream, &hello);
         let attempt = hello.attempt;
         let mut inherited = BTreeSet::new();
-        if let Some(holder) = self.streams.holder(&session) {
+        if let Some(holder) = self.streams.holder(key) {
             // A late attempt must not end the stream that replaced it.
             if attempt <= holder.attempt {
                 return Err(EndCause::StaleAttempt {
@@ -87,7 +92,7 @@ impl Hub {
             // gives its entry back.
             self.end(holder.stream, &EndCause::Fenced { by: attempt });
         }
-        self.streams.hold(Arc::clone(&session), id, attempt);
+        self.streams.hold(key, id, attempt);
 
         let requested = Duration::from_millis(hello.heartbeat_interval_ms.into());
         let interval = if requested.is_zero() {
@@ -98,6 +103,7 @@ impl Hub {
         let limits = &self.cx.limits;
         // Very short intervals would end a peer at any delay; very long ones would keep a dead one.
         let interval = interval.clamp(limits.heartbeat_min, limits.heartbeat_max);
+        let stream = self.streams.get(id);
         let welcome = Welcome {
             version: VERSION,
             server_id: self.server_id.clone(),
@@ -107,9 +113,15 @@ impl Hub {
             } else {
                 millis_to_wire(interval)
             },
+            expires_in_ms: stream.map_or(0, |it| it.expires_in_ms(self.cx.now)),
         };
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.set_peer(Peer::Profile(Profile { session, inherited }));
+            let session = hello.session_id.into();
+            stream.set_peer(Peer::Profile(Profile {
+                session,
+                key,
+                inherited,
+            }));
             stream.set_heartbeat_interval(interval);
             stream
                 .progress
@@ -183,9 +195,9 @@ impl Hub {
         // All checks come first, so that a refusal leaves an older subscription as it is.
         let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
         let mut response = match admitted {
-            Ok((filter, window)) => {
+            Ok((granted, window)) => {
                 self.replace(id, &subscription_id);
-                self.subscribe(id, request, &filter, window.map(WindowState::new))
+                self.subscribe(id, request, &granted, window.map(WindowState::new))
             }
             Err(refusal) => {
                 self.cx.counters.refused_subscriptions += 1;
@@ -232,7 +244,7 @@ impl Hub {
         &mut self,
         id: StreamId,
         request: SubscribeRequest,
-        filter: &Filter,
+        granted: &Granted,
         window: Option<WindowState>,
     ) -> SubscribeResponse {
         let Some(stream) = self.streams.get_mut(id) else {
@@ -246,7 +258,11 @@ impl Hub {
                 snapshot: request.snapshot.is_some(),
                 left: request.left,
             };
-            (Snapshot::start(&request, cx), credit, wants)
+            (
+                Snapshot::start(&request, granted.fingerprint, cx),
+                credit,
+                wants,
+            )
         } else {
             let start = (cx.log.head(), None, None);
             (start, Credit::unlimited(), Wants::default())
@@ -267,7 +283,7 @@ impl Hub {
             credit,
             start,
         )
-        .with(StateOptions::new(wants, filter, snapshot, window));
+        .with(StateOptions::new(wants, granted, snapshot, window));
         let reads_documents = subscription.is_reading_documents();
         let is_live = start >= cx.log.head() && !reads_documents;
         // At the head nothing is to be read, with or without credit. Matching may be behind, but
@@ -281,7 +297,7 @@ impl Hub {
             cx.log.forget_recent();
         }
         let has_credit = subscription.has_credit();
-        self.subscriptions.insert(subscription, filter);
+        self.subscriptions.insert(subscription, &granted.filter);
         if !is_live {
             // Changes wait until the documents were sent.
             let ready = has_credit && !reads_documents;
@@ -303,7 +319,8 @@ impl Hub {
             left: wants.left,
             window: has_window,
             start: has_start,
-            filters: filter.needs_profile(),
+            filters: granted.filter.needs_profile(),
+            rights: if is_profile { granted.fingerprint } else { 0 },
             ..SubscribeResponse::default()
         }
     }

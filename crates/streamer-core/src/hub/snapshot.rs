@@ -58,7 +58,10 @@ impl Snapshot {
     }
 
     /// Reads from a request of a profile peer where the subscription starts.
-    pub(super) fn start(request: &SubscribeRequest, cx: &Context) -> Start {
+    ///
+    /// `rights` is the fingerprint of what the peer may see. Documents that it has from other rights make
+    /// no whole.
+    pub(super) fn start(request: &SubscribeRequest, rights: u64, cx: &Context) -> Start {
         let (start, resync) = match (&request.resume, request.start) {
             (None, Some(subscribe_request::Start::StartOffset(after))) => {
                 (cx.log.start_after(after), None)
@@ -69,6 +72,11 @@ impl Snapshot {
         let Some(wanted) = &request.snapshot else {
             return (start, resync, None);
         };
+        if request.rights.is_some_and(|known| known != rights) {
+            let head = cx.log.head();
+            let resync = resync.or(request.resume.as_ref().map(|_| ResyncReason::Rights));
+            return (head, resync, Some(Self::new(head)));
+        }
         let continued = Self::read(wanted, cx);
         match (&request.resume, continued) {
             // The position is lost: only another snapshot makes the application's state whole.

@@ -77,6 +77,10 @@ pub struct Counters {
     pub silent: u64,
     /// Streams ended because the peer broke the protocol.
     pub misused: u64,
+    /// Streams ended because the credentials of the peer were not valid any more.
+    pub unauthenticated: u64,
+    /// Streams ended because the rights of the peer changed.
+    pub rights_changed: u64,
     /// Streams ended by a drain.
     pub drained: u64,
     /// Streams ended because the log failed.
@@ -135,6 +139,8 @@ impl Counters {
             }
             EndCause::ServerFull { .. } => self.full += 1,
             EndCause::Drained(_) => self.drained += 1,
+            EndCause::Unauthenticated(_) => self.unauthenticated += 1,
+            EndCause::RightsChanged => self.rights_changed += 1,
             EndCause::Misuse(_) => self.misused += 1,
             EndCause::Silent(_) => self.silent += 1,
             EndCause::Storage(_) | EndCause::EventsLost(_) => self.failed += 1,

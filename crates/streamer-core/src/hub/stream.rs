@@ -7,16 +7,17 @@ use steadfast_session::Time;
 use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload};
 
 use super::{
-    Action, StreamId,
+    Action, StreamAccess, StreamId,
     backlog::Backlog,
     context::Context,
     end_cause::EndCause,
     outbox::Outbox,
     progress::Progress,
+    session_key::SessionKey,
     snapshot_queue::SnapshotQueue,
     subscription::{Namespace, Subscription},
 };
-use crate::matcher::SubscriptionKey;
+use crate::{convert::millis_to_wire, matcher::SubscriptionKey};
 
 /// One open stream: its peer, its subscriptions, and its outbound queue.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Stream {
     peer: Peer,
     /// The peer sent a message of the profile, so that it understands a final message.
     understands_final: bool,
+    /// What the peer may do; `None` if nobody said so.
+    access: Option<StreamAccess>,
     subscriptions: BTreeSet<SubscriptionKey>,
     liveness: Liveness,
     pub(super) outbox: Outbox,
@@ -52,7 +55,9 @@ pub(super) enum Peer {
 /// The state of a profile peer.
 #[derive(Debug)]
 pub(super) struct Profile {
+    /// The id of the session, for people.
     pub(super) session: Arc<str>,
+    pub(super) key: SessionKey,
     /// The ids of the fenced stream that were not subscribed again yet.
     pub(super) inherited: BTreeSet<Box<str>>,
 }
@@ -82,6 +87,7 @@ impl Stream {
             id,
             peer: Peer::Unknown,
             understands_final: false,
+            access: None,
             subscriptions: BTreeSet::new(),
             liveness: Liveness {
                 last_message: now,
@@ -107,6 +113,21 @@ impl Stream {
 
     pub(super) fn set_peer(&mut self, peer: Peer) {
         self.peer = peer;
+    }
+
+    pub(super) fn access(&self) -> Option<&StreamAccess> {
+        self.access.as_ref()
+    }
+
+    pub(super) fn set_access(&mut self, access: StreamAccess) {
+        self.access = Some(access);
+    }
+
+    /// Returns the time that is left of the peer's credentials, as the wire has it.
+    pub(super) fn expires_in_ms(&self, now: Time) -> u64 {
+        let expires_at = self.access.as_ref().and_then(|it| it.expires_at);
+        // At least 1, because 0 is never.
+        expires_at.map_or(0, |at| u64::from(millis_to_wire(at - now)).max(1))
     }
 
     pub(super) fn is_profile(&self) -> bool {
@@ -149,7 +170,9 @@ impl Stream {
 
     /// Returns the subscriptions among which the stream's ids are unique.
     pub(super) fn namespace(&self) -> Namespace {
-        if self.is_profile() {
+        // Where principals are known, none may take the ids of another. A reconnected plain peer then finds
+        // its ids free, and those of its older stream end with it.
+        if self.is_profile() || self.access.is_some() {
             Namespace::Stream(self.id)
         } else {
             Namespace::Plain
@@ -242,6 +265,7 @@ impl Stream {
             Peer::Plain => cx.limits.max_lag.is_some(),
         };
         [
+            self.access.as_ref().and_then(|it| it.expires_at),
             self.silent_at().map(|(at, _)| at),
             self.outbox.stalls_at(cx),
             checks_progress.then(|| self.progress.next_check()),
@@ -255,6 +279,11 @@ impl Stream {
     pub(super) fn overdue(&self, cx: &Context) -> Option<EndCause> {
         if let Peer::Refused { cause, until } = &self.peer {
             return (*until <= cx.now).then(|| cause.clone());
+        }
+        let expires_at = self.access.as_ref().and_then(|it| it.expires_at);
+        if expires_at.is_some_and(|at| at <= cx.now) {
+            let text = "the credentials have expired".to_owned();
+            return Some(EndCause::Unauthenticated(text));
         }
         if let Some((at, limit)) = self.silent_at()
             && at <= cx.now

@@ -1,6 +1,6 @@
 //! The open streams, the sessions that they hold, and their timers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use steadfast_session::Time;
 
@@ -8,6 +8,7 @@ use super::{
     StreamId,
     context::Context,
     end_cause::EndCause,
+    session_key::SessionKey,
     stream::{Peer, Stream},
     timer_queue::TimerQueue,
 };
@@ -19,7 +20,7 @@ pub(super) struct Streams {
     open: BTreeMap<StreamId, Box<Stream>>,
     /// The number of open streams that are being refused.
     refused: usize,
-    sessions: BTreeMap<Arc<str>, Holder>,
+    sessions: BTreeMap<SessionKey, Holder>,
     timers: TimerQueue,
 }
 
@@ -103,10 +104,10 @@ impl Streams {
                 // A fenced stream may end after its successor has taken the session.
                 if self
                     .sessions
-                    .get(&profile.session)
+                    .get(&profile.key)
                     .is_some_and(|holder| holder.stream == id)
                 {
-                    self.sessions.remove(&profile.session);
+                    self.sessions.remove(&profile.key);
                 }
             }
             Peer::Refused { .. } => self.refused -= 1,
@@ -118,12 +119,12 @@ impl Streams {
     }
 
     /// Returns the stream that holds a session.
-    pub(super) fn holder(&self, session: &str) -> Option<Holder> {
-        self.sessions.get(session).copied()
+    pub(super) fn holder(&self, session: SessionKey) -> Option<Holder> {
+        self.sessions.get(&session).copied()
     }
 
     /// Makes a stream the holder of a session.
-    pub(super) fn hold(&mut self, session: Arc<str>, stream: StreamId, attempt: u64) {
+    pub(super) fn hold(&mut self, session: SessionKey, stream: StreamId, attempt: u64) {
         self.sessions.insert(session, Holder { stream, attempt });
     }
 

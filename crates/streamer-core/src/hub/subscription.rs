@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     StreamId,
+    access::{self, Granted},
     credit::Credit,
     limits::MAX_SUBSCRIPTIONS,
     progress::{KnownOffset, Progress},
@@ -46,6 +47,8 @@ pub(super) struct StateOptions {
     snapshot: Option<Snapshot>,
     /// Only the first documents of an order are wanted.
     window: Option<WindowState>,
+    /// What its peer may see, if that is not a part of the filter: at least one must hold.
+    also: Option<Arc<[Filter]>>,
 }
 
 /// What a subscription asked for beside changes.
@@ -61,7 +64,7 @@ impl StateOptions {
     /// Returns what is kept for a subscription; `None` if it wants only changes.
     pub(super) fn new(
         wants: Wants,
-        filter: &Filter,
+        granted: &Granted,
         snapshot: Option<Snapshot>,
         mut window: Option<WindowState>,
     ) -> Option<Box<Self>> {
@@ -70,20 +73,31 @@ impl StateOptions {
         {
             window.restart();
         }
-        (wants != Wants::default()).then(|| {
+        (wants != Wants::default() || granted.also.is_some()).then(|| {
             Box::new(Self {
                 wants,
-                filter: filter.clone(),
+                filter: granted.filter.clone(),
                 snapshot,
                 window,
+                also: granted.also.clone(),
             })
         })
     }
 
-    /// Returns true if a document is one of those wanted.
+    /// Returns true if a document is one of those wanted, and may be seen.
     fn admits(&self, document: &Document<'_>) -> bool {
         let window = self.window.as_ref();
-        satisfies(&self.filter, document) && window.is_none_or(|it| it.holds(document))
+        self.selects(document) && window.is_none_or(|it| it.holds(document))
+    }
+
+    /// Returns true if a document satisfies the filter, and may be seen.
+    fn selects(&self, document: &Document<'_>) -> bool {
+        satisfies(&self.filter, document) && access::admits(self.also.as_deref(), document)
+    }
+
+    /// Returns true if a document can be admitted and no longer be after a change.
+    fn can_be_left(&self) -> bool {
+        self.window.is_some() || self.also.is_some() || can_be_left(&self.filter)
     }
 }
 
@@ -183,12 +197,12 @@ impl Subscription {
 
     /// Looks at a document to determine the bound of the window.
     pub(super) fn scan(&mut self, event: &Event) {
-        if let Some(state) = &mut self.state
-            && let Some(window) = &mut state.window
-        {
+        if let Some(state) = &mut self.state {
             let document = Document::of(event);
-            let matches = satisfies(&state.filter, &document);
-            window.scan(event, matches.then_some(&document));
+            let matches = state.selects(&document);
+            if let Some(window) = &mut state.window {
+                window.scan(event, matches.then_some(&document));
+            }
         }
     }
 
@@ -209,23 +223,30 @@ impl Subscription {
     /// Returns true if every document of the collection is selected.
     pub(super) fn selects_all(&self) -> bool {
         let state = self.state.as_ref();
-        state
-            .is_some_and(|it| it.window.is_none() && it.filter.selection() == Selection::Collection)
+        state.is_some_and(|it| !it.can_be_left() && it.filter.selection() == Selection::Collection)
     }
 
     /// Returns true if documents can leave and the peer is told of them.
     pub(super) fn wants_left(&self) -> bool {
         self.state
             .as_ref()
-            .is_some_and(|it| it.wants.left && (it.window.is_some() || can_be_left(&it.filter)))
+            .is_some_and(|it| it.wants.left && it.can_be_left())
     }
 
     /// Returns what the peer is told of an event that matches the filter, or may by which a document left
     /// it.
     pub(super) fn effect(&self, document: &Document<'_>, before: &Before<'_>) -> Effect {
-        let Some(state) = self.state.as_ref().filter(|_| self.wants_left()) else {
+        let Some(state) = &self.state else {
             return Effect::Change;
         };
+        if !self.wants_left() {
+            // The matcher has looked at the filter only.
+            return if access::admits(state.also.as_deref(), document) {
+                Effect::Change
+            } else {
+                Effect::Nothing
+            };
+        }
         let was_held = |before: &Document<'_>| {
             before.event().operation != Operation::Delete && state.admits(before)
         };
@@ -274,14 +295,6 @@ impl Subscription {
 
     pub(super) fn collection(&self) -> &Arc<str> {
         &self.name.1
-    }
-
-    pub(super) fn namespace(&self) -> Namespace {
-        if self.is_plain() {
-            Namespace::Plain
-        } else {
-            Namespace::Stream(self.stream)
-        }
     }
 
     pub(super) fn request(&self) -> u64 {
@@ -377,7 +390,7 @@ fn can_be_left(filter: &Filter) -> bool {
 }
 
 /// As in the matcher: a document that cannot be read satisfies no condition.
-fn satisfies(filter: &Filter, document: &Document<'_>) -> bool {
+pub(super) fn satisfies(filter: &Filter, document: &Document<'_>) -> bool {
     evaluate(filter, document).unwrap_or(false)
 }
 

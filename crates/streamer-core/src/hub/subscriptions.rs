@@ -16,6 +16,7 @@ use steadfast_wire::streamer::{RefusalCode, SubscribeRequest, subscribe_request}
 
 use super::{
     Gauges, Limits, StreamId,
+    access::{Grant, Granted, Rights},
     stream::Stream,
     subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, index_of},
 };
@@ -38,6 +39,8 @@ pub(super) struct Subscriptions {
     hasher: FixedState,
     /// The number of subscriptions of plain peers.
     plain: usize,
+    /// A stream whose peer was not authorized gets nothing.
+    restricted: bool,
     /// The numbers of subscriptions by what they ask for.
     kinds: Kinds,
     /// The collections of all subscriptions, which share the names.
@@ -73,6 +76,8 @@ struct IdEntry {
 pub(super) enum Refusal {
     #[error("the subscription id has {bytes} bytes; the limit is {limit} (id_bytes)")]
     IdTooLong { bytes: usize, limit: usize },
+    #[error("you may not subscribe to this collection")]
+    Denied,
     #[error("failed to compile filters: {0}")]
     Filters(#[from] InvalidFilter),
     #[error(transparent)]
@@ -105,6 +110,7 @@ impl Subscriptions {
             table: Arena::new(),
             by_id: HashTable::new(),
             plain: 0,
+            restricted: false,
             kinds: Kinds::default(),
             want_left: BTreeMap::new(),
             collections: HashSet::with_hasher(hasher.clone()),
@@ -210,7 +216,8 @@ impl Subscriptions {
         let has_id = |entry: &IdEntry| {
             let subscription = self.table.get(entry.index as usize);
             entry.hash == hash
-                && subscription.is_some_and(|it| it.id() == id && it.namespace() == namespace)
+                && subscription
+                    .is_some_and(|it| it.id() == id && self.namespace_of(it) == namespace)
         };
         let entry = self.by_id.find(spread(hash), has_id)?;
         self.table.get(entry.index as usize)
@@ -242,7 +249,7 @@ impl Subscriptions {
             filter,
         );
         self.plain += usize::from(subscription.is_plain());
-        let hash = self.hash(subscription.namespace(), subscription.id());
+        let hash = self.hash(self.namespace_of(&subscription), subscription.id());
         let key = subscription.key();
         let index = self.table.insert(subscription) as u32;
         self.count(key, 1);
@@ -279,7 +286,7 @@ impl Subscriptions {
             }
         }
         self.plain -= usize::from(subscription.is_plain());
-        let hash = self.hash(subscription.namespace(), subscription.id());
+        let hash = self.hash(self.namespace_of(&subscription), subscription.id());
         let is_own = |entry: &IdEntry| entry.index as usize == index_of(key);
         if let Ok(entry) = self.by_id.find_entry(spread(hash), is_own) {
             entry.remove();
@@ -327,7 +334,13 @@ impl Subscriptions {
         }
         // Before capacity: a permanent refusal is more useful to the client than a temporary one
         //
+        let grant = self.grant(stream, &request.database, &request.collection);
+        // Before the filter is looked at: a stranger learns nothing from its faults.
+        if grant == Grant::Nothing {
+            return Err(Refusal::Denied);
+        }
         let filter = Filter::parse(&request.filters, &limits.filters)?;
+        let granted = grant.restrict(filter).ok_or(Refusal::Denied)?;
         if stream.is_profile() {
             check_start(request)?;
         }
@@ -354,7 +367,39 @@ impl Subscriptions {
                 limit: limits.subscriptions,
             });
         }
-        Ok((filter, window))
+        Ok((granted, window))
+    }
+
+    /// Returns what a stream's peer may see of a collection.
+    fn grant(&self, stream: &Stream, database: &str, collection: &str) -> Grant {
+        match stream.access() {
+            Some(access) => access.rights.grant(database, collection),
+            None if self.restricted => Grant::Nothing,
+            None => Grant::Everything,
+        }
+    }
+
+    /// Returns true if rights grant to each subscription of a stream what its peer has now.
+    pub(super) fn grants_same(&self, stream: &Stream, rights: &dyn Rights) -> bool {
+        stream.subscriptions().all(|key| {
+            self.get(key).is_none_or(|subscription| {
+                let (database, collection) = (subscription.database(), subscription.collection());
+                self.grant(stream, database, collection) == rights.grant(database, collection)
+            })
+        })
+    }
+
+    /// Requires rights for every subscription.
+    pub(super) fn restrict(&mut self) {
+        self.restricted = true;
+    }
+
+    fn namespace_of(&self, subscription: &Subscription) -> Namespace {
+        if self.restricted || !subscription.is_plain() {
+            Namespace::Stream(subscription.stream())
+        } else {
+            Namespace::Plain
+        }
     }
 
     /// Returns an id for a subscription that came without one.
@@ -378,7 +423,7 @@ fn check_start(request: &SubscribeRequest) -> Result<(), Refusal> {
 }
 
 /// What a subscribe request asks for, checked.
-type Admitted = (Filter, Option<(Window, Option<Place>)>);
+type Admitted = (Granted, Option<(Window, Option<Place>)>);
 
 /// The table takes its control byte from the upper bits and its slot from the lower ones.
 fn spread(hash: u32) -> u64 {
@@ -393,6 +438,7 @@ impl Refusal {
             | Self::Window(_)
             | Self::SnapshotWithStart
             | Self::HeldByNewer => RefusalCode::Invalid,
+            Self::Denied => RefusalCode::Denied,
             Self::TimeNotFound => RefusalCode::Unavailable,
             Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
         }

@@ -1,5 +1,6 @@
 //! Tests of the hub. Time, the log and the peers are values of the test.
 
+mod access;
 mod audit;
 mod catching_up;
 mod ends;

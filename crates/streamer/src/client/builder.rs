@@ -18,7 +18,7 @@ use super::{
     Client,
     registry::{Registry, Sink},
 };
-use steadfast_streamer_core::client::{self, Core, Limits};
+use steadfast_streamer_core::client::{self, Core, Limits, SessionSecret};
 
 /// Builds a [`Client`]. Every setting has a default; [`Builder::build`] checks them.
 ///
@@ -153,6 +153,7 @@ impl Builder {
         // Unguessable: whoever knows it can take over the subscriptions.
         let session_id = Uuid::new_v4().simple().to_string();
         let mut core = client::Config::new(session_id, self.client_id, unix_ms(SystemTime::now()));
+        core.secret = SessionSecret(Uuid::new_v4().as_bytes().to_vec());
         core.limits = self.limits;
         core.offer_profile = self.offer_profile;
         let link = self.link.configure(|config| {

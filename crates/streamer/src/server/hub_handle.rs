@@ -11,12 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use steadfast_access::Access;
 use steadfast_net::ResponseQueue;
 use steadfast_wire::streamer::GatewayMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::access::KnownPeer;
 use crate::{
     Event,
     hub::{DocumentPage, Input, ReadFault, ReadId, Stats, StreamId, Survey},
@@ -29,6 +31,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum HubMessage {
     Opened(StreamId, StreamHandle),
+    /// The peer of a stream has sent newer credentials.
+    Authorized(StreamId, KnownPeer),
+    /// The peer of a stream has sent credentials that are not valid, for this reason.
+    Revoked(StreamId, String),
+    /// These rules are in force. Check the streams from this id on. At most one per change of the file.
+    AccessChanged(Arc<Access>, StreamId),
     Received(StreamId, Received),
     /// The transport took messages from the stream's queue.
     Dequeued(StreamId),
@@ -65,6 +73,8 @@ pub(super) struct StreamHandle {
     /// Cancelled when the hub has ended the stream.
     pub(super) ended: CancellationToken,
     pub(super) peer: Option<SocketAddr>,
+    /// `None` if everybody may do everything.
+    pub(super) known: Option<KnownPeer>,
 }
 
 /// A message that the hub has not handled yet. Dropping it frees its share of the backlog.
@@ -102,12 +112,14 @@ impl HubHandle {
         stream: StreamId,
         queue: ResponseQueue<Bytes>,
         peer: Option<SocketAddr>,
+        known: Option<KnownPeer>,
     ) -> CancellationToken {
         let ended = CancellationToken::new();
         let handle = StreamHandle {
             queue,
             ended: ended.clone(),
             peer,
+            known,
         };
         if let Err(unsent) = self.messages.send(HubMessage::Opened(stream, handle)) {
             // The task has closed its queue. Without a status the peer would wait for its timeout.
@@ -173,6 +185,9 @@ impl HubMessage {
         match self {
             Self::Opened(_, stream) => stream.abort(),
             Self::Received(..)
+            | Self::Authorized(..)
+            | Self::Revoked(..)
+            | Self::AccessChanged(..)
             | Self::Dequeued(_)
             | Self::Ended(_)
             | Self::ReadDone(..)

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, task::Waker, time::Duration};
 
+use steadfast_access::{Access, Refused};
 use steadfast_net::Amount;
 use steadfast_session::Time;
 use tokio::{
@@ -12,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::debug;
 
-use super::hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep};
+use super::{
+    access::{AccessControl, KnownPeer},
+    hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep},
+};
 use crate::{
     Event,
     hub::{Action, EndCode, EndStatus, Hub, Input, ReadFault, StreamId, Survey},
@@ -29,6 +33,7 @@ pub(super) struct HubTask {
     hub: Hub,
     reader: Arc<dyn LogReader>,
     handle: HubHandle,
+    access: AccessControl,
     messages: mpsc::UnboundedReceiver<HubMessage>,
     commits: mpsc::Receiver<Vec<Arc<Event>>>,
     /// Commits for which the states of documents before them are being read. Later ones wait.
@@ -53,6 +58,9 @@ const BATCH: usize = 256;
 /// The bytes of documents before events that are read for one input. They stay in memory with the events.
 const PREVIOUS_BYTES: usize = 16 << 20;
 
+/// The streams that are checked by changed rules in one message.
+const RECHECK_SLICE: usize = 256;
+
 /// The streams and subscriptions that are visited in one slice of a survey: some 100 µs.
 const SURVEY_SLICE: usize = 1_024;
 
@@ -66,7 +74,11 @@ impl CommitSender {
 }
 
 impl HubTask {
-    pub(super) fn new(hub: Hub, reader: Arc<dyn LogReader>) -> (HubHandle, Self, CommitSender) {
+    pub(super) fn new(
+        hub: Hub,
+        reader: Arc<dyn LogReader>,
+        access: AccessControl,
+    ) -> (HubHandle, Self, CommitSender) {
         let (handle, messages) = HubHandle::new();
         // Apart from `messages`, because commits wait while the hub is busy and messages never do.
         let (commit_sender, commits) = mpsc::channel(COMMITS);
@@ -74,6 +86,7 @@ impl HubTask {
             hub,
             reader,
             handle: handle.clone(),
+            access,
             messages,
             commits,
             completing: None,
@@ -161,10 +174,22 @@ impl HubTask {
     fn on_message(&mut self, message: HubMessage) {
         match message {
             HubMessage::Opened(stream, handle) => {
+                let known = handle.known.clone();
                 // Before the step, which may already end the stream or send on it.
                 self.streams.insert(stream, handle);
                 self.step(Input::Opened { stream });
+                if let Some(known) = known {
+                    // The rules may have changed since it was identified.
+                    let checked = self.access.recheck(known);
+                    self.authorize(stream, checked, false);
+                }
             }
+            HubMessage::Authorized(stream, known) => {
+                let checked = self.access.recheck(known);
+                self.authorize(stream, checked, true);
+            }
+            HubMessage::Revoked(stream, reason) => self.step(Input::Revoked { stream, reason }),
+            HubMessage::AccessChanged(access, from) => self.recheck(access, from),
             HubMessage::Received(stream, mut received) => {
                 let message = std::mem::take(&mut received.message);
                 self.step(Input::Message { stream, message });
@@ -231,6 +256,52 @@ impl HubTask {
             HubMessage::Survey(survey, sender) => {
                 sender.send(self.survey(survey)).ok();
             }
+        }
+    }
+
+    /// Tells the hub what the peer of a stream may do, or that it may do nothing any more.
+    fn authorize(&mut self, stream: StreamId, known: Result<KnownPeer, Refused>, answers: bool) {
+        let now = self.now();
+        let Some(handle) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        match known {
+            Ok(known) => {
+                let access = known.on_stream(now);
+                handle.known = Some(known);
+                self.step(Input::Authorized {
+                    stream,
+                    access,
+                    answers,
+                });
+            }
+            Err(cause) => {
+                let reason = cause.public().to_owned();
+                self.step(Input::Revoked { stream, reason });
+            }
+        }
+    }
+
+    /// Checks some streams by the rules in force, and leaves the others to later messages.
+    fn recheck(&mut self, access: Arc<Access>, from: StreamId) {
+        let ids: Vec<_> = self
+            .streams
+            .range(from..)
+            .map(|(id, _)| *id)
+            .take(RECHECK_SLICE)
+            .collect();
+        for stream in &ids {
+            let known = self
+                .streams
+                .get(stream)
+                .and_then(|handle| handle.known.clone());
+            if let Some(known) = known {
+                self.authorize(*stream, known.recheck(&access), false);
+            }
+        }
+        if let Some(StreamId(last)) = ids.last().filter(|_| ids.len() == RECHECK_SLICE) {
+            let next = HubMessage::AccessChanged(access, StreamId(last + 1));
+            self.handle.send(next);
         }
     }
 
@@ -374,6 +445,7 @@ fn to_status(status: EndStatus) -> Status {
         EndCode::Ok => Code::Ok,
         EndCode::InvalidArgument => Code::InvalidArgument,
         EndCode::Aborted => Code::Aborted,
+        EndCode::Unauthenticated => Code::Unauthenticated,
         EndCode::ResourceExhausted => Code::ResourceExhausted,
         EndCode::Unavailable => Code::Unavailable,
         EndCode::DataLoss => Code::DataLoss,

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
 use steadfast_net::ResponseQueue;
-use steadfast_wire::streamer::GatewayMessage;
+use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::{
+    access::AccessControl,
     hub_handle::{HubHandle, HubMessage, Received},
     time_lookup::{Lookup, TimeLookup, time_of},
 };
@@ -31,6 +32,7 @@ pub(super) async fn receive(
     hub: HubHandle,
     times: TimeLookup,
     queue: ResponseQueue<Bytes>,
+    access: AccessControl,
     ended: CancellationToken,
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
@@ -58,6 +60,10 @@ pub(super) async fn receive(
         };
         match next {
             Some(Ok(message)) => {
+                if let Some(answer) = newer_credentials(stream, &message, &access) {
+                    hub.send(answer);
+                    continue;
+                }
                 let weight = message.encoded_len() + OVERHEAD;
                 let Some(received) = Received::new(message, weight, &backlog, BACKLOG_BYTES) else {
                     // Without a flush: a peer that does not wait for responses may not read them
@@ -77,6 +83,21 @@ pub(super) async fn receive(
     }
     // Also after an end by the hub, which ignores a stream that it no longer has.
     hub.send(HubMessage::Ended(stream));
+}
+
+/// Returns what newer credentials in a message mean; `None` if there are none, or nothing is restricted.
+fn newer_credentials(
+    stream: StreamId,
+    message: &GatewayMessage,
+    access: &AccessControl,
+) -> Option<HubMessage> {
+    let Some(Payload::Authenticate(newer)) = &message.payload else {
+        return None;
+    };
+    match access.reidentify(&newer.authorization) {
+        Ok(known) => known.map(|known| HubMessage::Authorized(stream, known)),
+        Err(status) => Some(HubMessage::Revoked(stream, status.message().to_owned())),
+    }
 }
 
 fn backlog_exceeded() -> Status {

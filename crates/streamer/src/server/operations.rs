@@ -41,8 +41,8 @@ pub use self::report::{
     SlowStream, SlowSubscription,
 };
 use super::{
-    PullerStatus, Server, hub_handle::HubHandle, publish_service::PublishCounters,
-    puller_intake::IntakeHandle,
+    PullerStatus, Server, access::AccessControl, hub_handle::HubHandle,
+    publish_service::PublishCounters, puller_intake::IntakeHandle,
 };
 use crate::{
     Bounds, Epoch,
@@ -87,6 +87,7 @@ pub(super) struct Sources {
     pub(super) publishing: Arc<PublishCounters>,
     pub(super) connections: OpenConnections,
     pub(super) puller: Option<Arc<IntakeHandle>>,
+    pub(super) access: AccessControl,
     /// Cancelled when the server drains.
     pub(super) drain: CancellationToken,
 }
@@ -349,6 +350,10 @@ fn router(state: Arc<State>) -> Router {
         .route("/status", get(status))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&state),
+            require_admin,
+        ))
         .with_state(state)
         .layer(middleware::from_fn(refuse_parameters))
 }
@@ -358,6 +363,33 @@ async fn refuse_parameters(RawQuery(query): RawQuery, request: Request, next: Ne
     match query.filter(|query| !query.is_empty()) {
         None => next.run(request).await,
         Some(_) => (StatusCode::BAD_REQUEST, "the page has no parameters\n").into_response(),
+    }
+}
+
+/// Refuses the figures to everybody who is no administrator. Probes of an orchestrator have no
+/// credentials, and learn no more than whether the server works.
+async fn require_admin(
+    Shared(state): Shared<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_open = matches!(request.uri().path(), "/" | "/livez" | "/readyz");
+    let access = state.sources().as_ref().map(|it| it.access.clone());
+    let (false, Some(access)) = (is_open, access) else {
+        return next.run(request).await;
+    };
+    match access.identify(request.headers()) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(peer)) if peer.is_admin() => next.run(request).await,
+        Ok(Some(_)) => {
+            let text = "only an administrator may see this page\n";
+            (StatusCode::FORBIDDEN, text).into_response()
+        }
+        Err(status) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            let text = format!("{}\n", status.message());
+            (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+        }
     }
 }
 

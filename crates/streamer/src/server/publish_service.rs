@@ -21,7 +21,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::puller_intake::RESERVED_PREFIX;
+use super::{
+    access::{AccessControl, CallRights},
+    puller_intake::RESERVED_PREFIX,
+};
 use crate::{
     Epoch, Operation,
     log::{
@@ -84,6 +87,7 @@ pub(super) struct PublishService {
     /// Cancelled when the server drains.
     drain: CancellationToken,
     counters: Arc<PublishCounters>,
+    access: AccessControl,
 }
 
 /// One publisher's stream.
@@ -97,6 +101,8 @@ struct PublisherStream {
     /// The number of entries in `pending`.
     in_flight: usize,
     responses: mpsc::Sender<Result<PublishResponse, Status>>,
+    /// `None` if everybody may publish everything.
+    rights: Option<CallRights>,
 }
 
 impl PublishService {
@@ -106,6 +112,7 @@ impl PublishService {
         max_in_flight: u32,
         drain: CancellationToken,
         counters: Arc<PublishCounters>,
+        access: AccessControl,
     ) -> Self {
         Self {
             writer,
@@ -114,6 +121,7 @@ impl PublishService {
             max_in_flight: max_in_flight.max(1),
             drain,
             counters,
+            access,
         }
     }
 }
@@ -132,6 +140,9 @@ impl PublisherService for PublishService {
         if self.drain.is_cancelled() {
             return Err(stopping());
         }
+        let headers = request.metadata().clone().into_headers();
+        let rights = self.access.call_rights(&headers)?;
+        let mut followed = rights.clone();
         let (sender, responses) = mpsc::channel(RESPONSES);
         let stream = PublisherStream {
             service: self.clone(),
@@ -140,6 +151,7 @@ impl PublisherService for PublishService {
             pending: VecDeque::new(),
             in_flight: 0,
             responses: sender.clone(),
+            rights,
         };
         let (requests, drain) = (request.into_inner(), self.drain.clone());
         let open = OpenStream::new(&self.counters);
@@ -150,6 +162,8 @@ impl PublisherService for PublishService {
                 () = sender.closed() => return,
                 // The publisher resends what is not acknowledged, so pending commits need no wait.
                 () = drain.cancelled() => Err(stopping()),
+                // An idle publisher loses its stream as well.
+                status = credentials_end(&mut followed) => Err(status),
             };
             if let Err(status) = ended {
                 sender.send(Err(status)).await.ok();
@@ -216,7 +230,10 @@ impl PublisherStream {
                 "producer ids that begin with {RESERVED_PREFIX:?} are reserved; choose another"
             )));
         }
-        self.producer = hello.producer_id.into();
+        self.producer = match &self.rights {
+            None => hello.producer_id.into(),
+            Some(rights) => rights.own_producer(&hello.producer_id).into(),
+        };
         // The log's readers block. Here one could hold up every call of its worker thread.
         let (reader, producer) = (Arc::clone(&self.service.reader), Arc::clone(&self.producer));
         let state = tokio::task::spawn_blocking(move || reader.producer(&producer)).await;
@@ -234,6 +251,9 @@ impl PublisherStream {
 
     /// Handles received messages, and queues their entries for the log.
     async fn receive(&mut self, chunk: Vec<Result<PublishRequest, Status>>) -> Result<(), Status> {
+        if let Some(rights) = &mut self.rights {
+            rights.update()?;
+        }
         let mut batch = Vec::new();
         for request in chunk {
             match request?.payload {
@@ -331,6 +351,9 @@ impl PublisherStream {
     fn submission(&mut self, entry: Entry) -> Result<Submission, Status> {
         let operation = Operation::from_wire(entry.operation)
             .map_err(|unknown| Status::invalid_argument(unknown.to_string()))?;
+        if let Some(rights) = &mut self.rights {
+            rights.check_publish(&entry.database, &entry.collection)?;
+        }
         let names = &mut self.names;
         let document = names.key(&entry.database, &entry.collection, &entry.document_id);
         let producer = Arc::clone(&self.producer);
@@ -348,6 +371,18 @@ impl PublisherStream {
             .send(Ok(response))
             .await
             .map_err(|_| Status::cancelled("the publisher has closed the stream"))
+    }
+}
+
+/// Returns the status that ends a call when the credentials of its peer are not valid any more.
+async fn credentials_end(rights: &mut Option<CallRights>) -> Status {
+    let Some(rights) = rights else {
+        return std::future::pending().await;
+    };
+    loop {
+        if let Err(status) = rights.changed().await {
+            return status;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::access::{AccessControl, CallRights};
 use crate::{
     Terms,
     log::{LogError, LogReader, with_sources},
@@ -35,6 +36,7 @@ pub(super) struct PullerFeed {
     own_consumer: Arc<str>,
     /// Cancelled when the server drains.
     drain: CancellationToken,
+    access: AccessControl,
 }
 
 /// One consumer's stream.
@@ -48,6 +50,8 @@ struct Consumer {
     pending: VecDeque<PullerEvent>,
     /// The status that ends the stream after the pending messages.
     end: Option<Status>,
+    /// `None` if everybody may read everything.
+    rights: Option<CallRights>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -59,6 +63,7 @@ impl PullerFeed {
         heartbeat: Duration,
         own_consumer: &str,
         drain: CancellationToken,
+        access: AccessControl,
     ) -> Self {
         Self {
             terms: Arc::new(reader.terms()),
@@ -68,6 +73,7 @@ impl PullerFeed {
             consumers: Arc::new(Semaphore::new(CONSUMERS)),
             own_consumer: own_consumer.into(),
             drain,
+            access,
         }
     }
 
@@ -100,6 +106,7 @@ impl PullerFeed {
             },
             pending: VecDeque::new(),
             end: None,
+            rights: None,
             _permit: permit,
         })
     }
@@ -117,7 +124,13 @@ impl PullerService for PullerFeed {
         if self.drain.is_cancelled() {
             return Err(stopping());
         }
-        let consumer = self.consumer(request.get_ref())?;
+        let headers = request.metadata().clone().into_headers();
+        let rights = self.access.call_rights(&headers)?;
+        if let Some(rights) = &rights {
+            rights.check_admin()?;
+        }
+        let mut consumer = self.consumer(request.get_ref())?;
+        consumer.rights = rights;
         // The transport pulls: what it does not take is not even read from the log.
         let messages = futures_util::stream::unfold(Some(consumer), async |consumer| {
             let mut consumer = consumer?;
@@ -134,6 +147,10 @@ impl Consumer {
     /// Returns the next message, or the status that ends the stream.
     async fn next(&mut self) -> Result<PullerEvent, Status> {
         loop {
+            if let Some(rights) = &mut self.rights {
+                rights.update()?;
+                rights.check_admin()?;
+            }
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
@@ -152,6 +169,7 @@ impl Consumer {
                     changed.map_err(|_| Status::unavailable("the log has stopped"))?;
                 }
                 () = self.feed.drain.cancelled() => return Err(stopping()),
+                changed = rights_changed(&mut self.rights) => changed?,
                 // With a marker also before the first event: a consumer that is cut then resumes.
                 () = tokio::time::sleep(self.feed.heartbeat) => {
                     return Ok(feed::heartbeat(self.after, &self.feed.terms));
@@ -204,6 +222,14 @@ impl Consumer {
         self.end = Some(Status::data_loss(format!(
             "the events up to offset {offset} are damaged; read the state anew"
         )));
+    }
+}
+
+/// Resolves when rights are to be checked again.
+async fn rights_changed(rights: &mut Option<CallRights>) -> Result<(), Status> {
+    match rights {
+        Some(rights) => rights.changed().await,
+        None => std::future::pending().await,
     }
 }
 

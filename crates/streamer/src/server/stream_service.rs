@@ -26,6 +26,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
+    access::{AccessControl, KnownPeer},
     hub_handle::{HubHandle, HubMessage},
     incoming,
     peer_address::PeerAddress,
@@ -38,6 +39,7 @@ use crate::hub::StreamId;
 pub(super) struct StreamService {
     hub: HubHandle,
     times: TimeLookup,
+    access: AccessControl,
     max_message_bytes: usize,
 }
 
@@ -52,10 +54,16 @@ pub(super) struct QueueObserver {
 const METHOD: &str = "Stream";
 
 impl StreamService {
-    pub(super) fn new(hub: HubHandle, times: TimeLookup, max_message_bytes: usize) -> Self {
+    pub(super) fn new(
+        hub: HubHandle,
+        times: TimeLookup,
+        access: AccessControl,
+        max_message_bytes: usize,
+    ) -> Self {
         Self {
             hub,
             times,
+            access,
             max_message_bytes,
         }
     }
@@ -66,6 +74,7 @@ impl StreamService {
         &self,
         messages: Streaming<GatewayMessage>,
         peer: Option<SocketAddr>,
+        known: Option<KnownPeer>,
     ) -> http::Response<Body> {
         let stream = self.hub.next_stream();
         let observer = QueueObserver {
@@ -76,13 +85,14 @@ impl StreamService {
         let (queue, responses) = ResponseQueue::new(usize::MAX, observer);
         // Before the receiving task is spawned, so that the hub knows the stream of its first
         // message.
-        let ended = self.hub.open(stream, queue.clone(), peer);
+        let ended = self.hub.open(stream, queue.clone(), peer, known);
         tokio::spawn(incoming::receive(
             stream,
             messages,
             self.hub.clone(),
             self.times.clone(),
             queue,
+            self.access.clone(),
             ended,
         ));
         let mut response = http::Response::new(Body::new(responses));
@@ -119,13 +129,17 @@ impl Service<http::Request<Body>> for StreamService {
         if let Err(status) = check_encoding(request.headers()) {
             return ready(Ok(status.into_http()));
         }
+        let known = match self.access.identify(request.headers()) {
+            Ok(known) => known,
+            Err(status) => return ready(Ok(status.into_http())),
+        };
         let peer = request.extensions().get::<PeerAddress>().map(|it| it.0);
         let buffers = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
         let decoder = ProstCodec::<GatewayMessage, _>::raw_decoder(buffers);
         let limit = Some(self.max_message_bytes);
         // `None` is the compression of received messages, which `check_encoding` has excluded.
         let messages = Streaming::new_request(decoder, request.into_body(), None, limit);
-        ready(Ok(self.open(messages, peer)))
+        ready(Ok(self.open(messages, peer, known)))
     }
 }
 

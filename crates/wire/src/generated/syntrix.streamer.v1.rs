@@ -28,7 +28,7 @@ pub struct StreamerEvent {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GatewayMessage {
     /// Exactly one; a message with none or an unknown one is skipped.
-    #[prost(oneof = "gateway_message::Payload", tags = "1, 2, 3, 100, 101")]
+    #[prost(oneof = "gateway_message::Payload", tags = "1, 2, 3, 100, 101, 102")]
     pub payload: ::core::option::Option<gateway_message::Payload>,
 }
 /// Nested message and enum types in `GatewayMessage`.
@@ -51,6 +51,9 @@ pub mod gateway_message {
         /// Profile: allows more deliveries of one subscription.
         #[prost(message, tag = "101")]
         Credit(super::Credit),
+        /// Profile: newer credentials, before those of the call expire.
+        #[prost(message, tag = "102")]
+        Authenticate(super::Authenticate),
     }
 }
 /// Streamer to gateway.
@@ -59,7 +62,7 @@ pub struct StreamerMessage {
     /// Exactly one; a message with none or an unknown one is skipped.
     #[prost(
         oneof = "streamer_message::Payload",
-        tags = "1, 2, 3, 100, 101, 102, 103, 104, 105"
+        tags = "1, 2, 3, 100, 101, 102, 103, 104, 105, 106"
     )]
     pub payload: ::core::option::Option<streamer_message::Payload>,
 }
@@ -95,6 +98,9 @@ pub mod streamer_message {
         /// Profile: documents of the snapshot that a subscription begins with.
         #[prost(message, tag = "105")]
         Snapshot(super::Snapshot),
+        /// Profile: answers newer credentials.
+        #[prost(message, tag = "106")]
+        Authenticated(super::Authenticated),
     }
 }
 /// Asks for the changes of one collection that satisfy every filter.
@@ -133,6 +139,9 @@ pub struct SubscribeRequest {
     /// Profile: only the first documents in an order. Needs `snapshot` and `left`.
     #[prost(message, optional, boxed, tag = "106")]
     pub window: ::core::option::Option<::prost::alloc::boxed::Box<Window>>,
+    /// Profile: `rights` of the last response, if documents of a snapshot are kept from it.
+    #[prost(fixed64, optional, tag = "109")]
+    pub rights: ::core::option::Option<u64>,
     /// Profile: where to begin if there is no position to continue from; absent means from now.
     #[prost(oneof = "subscribe_request::Start", tags = "107, 108")]
     pub start: ::core::option::Option<subscribe_request::Start>,
@@ -344,6 +353,9 @@ pub struct SubscribeResponse {
     /// Profile: null and keys with dots in its filters are understood, as requested.
     #[prost(bool, tag = "109")]
     pub filters: bool,
+    /// Profile: a fingerprint of what the peer may see of the collection; 0 for all of it.
+    #[prost(fixed64, tag = "110")]
+    pub rights: u64,
 }
 /// One event and the subscriptions of this stream that it matches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -450,6 +462,9 @@ pub struct Hello {
     /// The interval of the client's heartbeats, milliseconds.
     #[prost(uint32, tag = "5")]
     pub heartbeat_interval_ms: u32,
+    /// Random and told to nobody else: with another secret, the same id is another session.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub secret: ::prost::bytes::Bytes,
 }
 /// Profile: answers the hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -466,6 +481,23 @@ pub struct Welcome {
     /// The heartbeat interval that the client must use, milliseconds; 0 keeps its own.
     #[prost(uint32, tag = "4")]
     pub heartbeat_interval_ms: u32,
+    /// The stream ends in this time unless newer credentials arrive, milliseconds; 0 for never.
+    #[prost(uint64, tag = "5")]
+    pub expires_in_ms: u64,
+}
+/// Profile: newer credentials of the same principal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticate {
+    /// The value of the header `authorization`, as in a call.
+    #[prost(string, tag = "1")]
+    pub authorization: ::prost::alloc::string::String,
+}
+/// Profile: the newer credentials hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticated {
+    /// The stream ends in this time unless newer credentials arrive, milliseconds; 0 for never.
+    #[prost(uint64, tag = "1")]
+    pub expires_in_ms: u64,
 }
 /// Profile: every event up to a position was matched.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -590,6 +622,8 @@ pub enum ResyncReason {
     Future = 3,
     /// A part of the log after that position cannot be read.
     Damaged = 4,
+    /// The peer may see other documents than before.
+    Rights = 5,
 }
 impl ResyncReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -603,6 +637,7 @@ impl ResyncReason {
             Self::Trimmed => "RESYNC_REASON_TRIMMED",
             Self::Future => "RESYNC_REASON_FUTURE",
             Self::Damaged => "RESYNC_REASON_DAMAGED",
+            Self::Rights => "RESYNC_REASON_RIGHTS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -613,6 +648,7 @@ impl ResyncReason {
             "RESYNC_REASON_TRIMMED" => Some(Self::Trimmed),
             "RESYNC_REASON_FUTURE" => Some(Self::Future),
             "RESYNC_REASON_DAMAGED" => Some(Self::Damaged),
+            "RESYNC_REASON_RIGHTS" => Some(Self::Rights),
             _ => None,
         }
     }
@@ -629,6 +665,8 @@ pub enum RefusalCode {
     Limit = 2,
     /// The server cannot serve it now.
     Unavailable = 3,
+    /// The peer may not subscribe to the collection, whether it exists or not.
+    Denied = 4,
 }
 impl RefusalCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -641,6 +679,7 @@ impl RefusalCode {
             Self::Invalid => "REFUSAL_CODE_INVALID",
             Self::Limit => "REFUSAL_CODE_LIMIT",
             Self::Unavailable => "REFUSAL_CODE_UNAVAILABLE",
+            Self::Denied => "REFUSAL_CODE_DENIED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -650,6 +689,7 @@ impl RefusalCode {
             "REFUSAL_CODE_INVALID" => Some(Self::Invalid),
             "REFUSAL_CODE_LIMIT" => Some(Self::Limit),
             "REFUSAL_CODE_UNAVAILABLE" => Some(Self::Unavailable),
+            "REFUSAL_CODE_DENIED" => Some(Self::Denied),
             _ => None,
         }
     }
@@ -674,6 +714,10 @@ pub enum FinalCode {
     Silent = 6,
     /// The server's log failed.
     Storage = 7,
+    /// The credentials of the peer have expired or were revoked.
+    Unauthenticated = 8,
+    /// The peer may see other documents than before; it subscribes again at once.
+    Rights = 9,
 }
 impl FinalCode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -690,6 +734,8 @@ impl FinalCode {
             Self::Protocol => "FINAL_CODE_PROTOCOL",
             Self::Silent => "FINAL_CODE_SILENT",
             Self::Storage => "FINAL_CODE_STORAGE",
+            Self::Unauthenticated => "FINAL_CODE_UNAUTHENTICATED",
+            Self::Rights => "FINAL_CODE_RIGHTS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -703,6 +749,8 @@ impl FinalCode {
             "FINAL_CODE_PROTOCOL" => Some(Self::Protocol),
             "FINAL_CODE_SILENT" => Some(Self::Silent),
             "FINAL_CODE_STORAGE" => Some(Self::Storage),
+            "FINAL_CODE_UNAUTHENTICATED" => Some(Self::Unauthenticated),
+            "FINAL_CODE_RIGHTS" => Some(Self::Rights),
             _ => None,
         }
     }

@@ -74,6 +74,7 @@ fn a_welcome_makes_a_profile_peer_whose_acks_are_expected() {
         server_id: "srv".to_owned(),
         head: Some(on_wire(at(9))),
         heartbeat_interval_ms: 5_000,
+        expires_in_ms: 0,
     }));
     let signals = rig.take_signals();
     let expected = [

@@ -25,7 +25,7 @@ impl Hub {
             match stream.peer() {
                 Peer::Profile(profile) => {
                     profiles += 1;
-                    let holder = self.streams.holder(&profile.session);
+                    let holder = self.streams.holder(profile.key);
                     assert_eq!(holder.map(|it| it.stream), Some(id));
                 }
                 Peer::Refused { .. } => {

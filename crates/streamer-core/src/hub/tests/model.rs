@@ -375,7 +375,10 @@ impl Model {
             }
             Payload::Progress(progress) => self.on_progress(stream, &progress),
             Payload::UnsubscribeAck(_) | Payload::Drain(_) => assert!(profile),
-            Payload::Welcome(_) | Payload::Final(_) | Payload::Snapshot(_) => {
+            Payload::Welcome(_)
+            | Payload::Final(_)
+            | Payload::Snapshot(_)
+            | Payload::Authenticated(_) => {
                 panic!("{payload:?} in the stream")
             }
         }

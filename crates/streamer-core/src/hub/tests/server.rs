@@ -627,6 +627,7 @@ pub(super) fn hello(session: &str, attempt: u64) -> Hello {
         session_id: session.to_owned(),
         attempt,
         heartbeat_interval_ms: 30_000,
+        secret: bytes::Bytes::new(),
     }
 }
 

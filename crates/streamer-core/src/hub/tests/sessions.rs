@@ -24,6 +24,7 @@ fn welcome_precedes_ack_of_heartbeat_sent_after_hello() {
         server_id: "test".to_owned(),
         head: Some(position(3)),
         heartbeat_interval_ms: 0,
+        expires_in_ms: 0,
     };
     let messages = server.take(stream);
     assert_eq!(messages[0], Payload::Welcome(welcome));

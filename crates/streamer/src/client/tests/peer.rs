@@ -54,6 +54,7 @@ impl Server {
             server_id: "srv".to_owned(),
             head: Some(position(head)),
             heartbeat_interval_ms: 0,
+            expires_in_ms: 0,
         }));
         peer.ack(heartbeat.timestamp);
         peer
@@ -130,7 +131,7 @@ impl Peer {
                     held.lock().unwrap().remove(&request.subscription_id);
                 }
                 Request::Heartbeat(heartbeat) => self.ack(heartbeat.timestamp),
-                Request::Hello(_) | Request::Credit(_) => {}
+                Request::Hello(_) | Request::Credit(_) | Request::Authenticate(_) => {}
             }
         }
     }

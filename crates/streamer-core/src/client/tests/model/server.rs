@@ -89,8 +89,9 @@ impl Server {
                 server_id: "model".to_owned(),
                 head: Some(on_wire(self.head())),
                 heartbeat_interval_ms: 0,
+                expires_in_ms: 0,
             })),
-            Request::Hello(_) => {}
+            Request::Hello(_) | Request::Authenticate(_) => {}
             Request::Heartbeat(heartbeat) => out.push_back(Payload::HeartbeatAck(HeartbeatAck {
                 timestamp: heartbeat.timestamp,
                 progress: None,

@@ -1,0 +1,87 @@
+//! `steadfast config`: checks of files before a server reads them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+use steadfast_streamer::server::policy_source;
+
+use crate::{output, settings};
+
+/// Arguments of `config`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print every fault of a file of settings or of a policy file, each with its line
+    #[command(after_help = EXAMPLES)]
+    Check {
+        /// File of settings (--config), or policy file (--access)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+const EXAMPLES: &str =
+    "Of settings it checks the names, and the policy file that they name; values are checked
+when a command starts. Exit status: 0 without a fault, 1 with one.
+
+Examples:
+  steadfast config check steadfast.toml
+  steadfast config check access.toml";
+
+pub(crate) fn run<A: clap::Parser>(args: Args) -> anyhow::Result<ExitCode> {
+    let Command::Check { file } = args.command;
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let faults = if is_policy(&text) {
+        policy_faults(&file)
+    } else {
+        let checked = settings::check_file::<A>(&file);
+        let mut faults = checked
+            .faults
+            .map_or_else(Vec::new, |it| vec![it.to_string()]);
+        faults.extend(
+            checked
+                .access
+                .iter()
+                .flat_map(|it| policy_faults(Path::new(it))),
+        );
+        faults
+    };
+    for fault in &faults {
+        output::line(fault)?;
+    }
+    if faults.is_empty() {
+        output::note(&format!("{} has no faults", file.display()));
+    }
+    Ok(output::status(faults.is_empty()))
+}
+
+/// Tells a policy from settings by the tables that only one of them has.
+fn is_policy(text: &str) -> bool {
+    const TABLES: [&str; 5] = [
+        "[[grants]]",
+        "[[members]]",
+        "[[tokens]]",
+        "[jwt]",
+        "[certificates]",
+    ];
+    text.lines().any(|line| {
+        TABLES
+            .iter()
+            .any(|table| line.trim_start().starts_with(table))
+    })
+}
+
+fn policy_faults(path: &Path) -> Vec<String> {
+    match policy_source(path).poll() {
+        Some(Err(faults)) => vec![faults.to_string()],
+        Some(Ok(_)) | None => Vec::new(),
+    }
+}

@@ -1,0 +1,28 @@
+//! What a newer attempt must know to take over a session.
+
+use steadfast_wire::streamer::Hello;
+
+use super::stream::Stream;
+
+/// The identity of a session: its id, its principal, and the secret of its client.
+///
+/// Whoever knows the id alone names another session, which nobody else has. The parts are hashed, so that
+/// a comparison tells nothing of them and every key is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    pub(super) fn new(stream: &Stream, hello: &Hello) -> Self {
+        let owner = stream.access().map_or("", |access| &*access.owner);
+        let mut hasher = blake3::Hasher::new();
+        for part in [
+            owner.as_bytes(),
+            hello.session_id.as_bytes(),
+            &*hello.secret,
+        ] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}

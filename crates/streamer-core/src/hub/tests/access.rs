@@ -1,0 +1,552 @@
+//! Rights: what a stream may see, for how long, and who may take over what.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use proptest::{prelude::*, test_runner::Config};
+use steadfast_wire::streamer::{
+    FinalCode, Hello, RefusalCode, SubscribeResponse, gateway_message::Payload as Request,
+    streamer_message::Payload, value::Kind,
+};
+
+use super::server::*;
+use crate::{Operation, filter::Filter, hub::*};
+
+/// Rights on the collection `rooms` of the database `db`, and on nothing else.
+#[derive(Debug)]
+struct OnRooms(Grant);
+
+impl Rights for OnRooms {
+    fn grant(&self, database: &str, collection: &str) -> Grant {
+        match (database, collection) {
+            ("db", "rooms") => self.0.clone(),
+            _ => Grant::Nothing,
+        }
+    }
+}
+
+fn any(filters: &[&str]) -> Grant {
+    let filters = filters
+        .iter()
+        .map(|text| Filter::from_text([text]).unwrap());
+    Grant::Any(filters.collect())
+}
+
+fn restricted() -> Server {
+    let mut server = Server::new();
+    server.hub = server.hub.restricted();
+    server
+}
+
+fn authorize(
+    server: &mut Server,
+    stream: StreamId,
+    owner: &str,
+    grant: Grant,
+    lifetime: Option<u64>,
+) {
+    let access = StreamAccess {
+        owner: owner.into(),
+        rights: Arc::new(OnRooms(grant)),
+        expires_at: lifetime.map(|it| server.now + seconds(it)),
+    };
+    server.step(Input::Authorized {
+        stream,
+        access,
+        answers: lifetime.is_some(),
+    });
+}
+
+/// Opens a profile stream of a principal.
+fn known(server: &mut Server, owner: &str, hello: Hello, grant: Grant) -> StreamId {
+    let stream = server.open();
+    authorize(server, stream, owner, grant, None);
+    server.send(stream, Request::Hello(hello));
+    assert!(matches!(server.next(stream), Some(Payload::Welcome(_))));
+    stream
+}
+
+fn refused(response: &SubscribeResponse) -> Option<(RefusalCode, &str)> {
+    (!response.success).then(|| (response.code(), &*response.error))
+}
+
+#[test]
+fn nothing_is_served_before_rights_are_known() {
+    let mut server = restricted();
+    let stream = server.welcomed("s");
+    let response = server.subscribe(stream, want("a", "rooms"));
+    assert_eq!(response.code(), RefusalCode::Denied);
+    authorize(&mut server, stream, "alice", Grant::Everything, None);
+    assert!(server.subscribe(stream, want("a", "rooms")).success);
+    server.commit("rooms", "r", 1);
+    server.run_until_idle();
+    assert_eq!(server.offsets(stream), [1]);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn forbidden_and_absent_collections_have_one_answer() {
+    let mut server = restricted();
+    server.commit("secrets", "r", 1);
+    let stream = known(&mut server, "alice", hello("s", 1), Grant::Everything);
+    let expected = Some((
+        RefusalCode::Denied,
+        "you may not subscribe to this collection",
+    ));
+    for wanted in [
+        want("a", "secrets"),
+        want("a", "nowhere"),
+        want("a", ""),
+        // A filter with a fault is not looked at.
+        want("a", "secrets").filter("n", "like", Kind::IntValue(1)),
+        want("a", "secrets").after(0).snapshot(Bytes::new()),
+    ] {
+        let response = server.subscribe(stream, wanted);
+        assert_eq!(refused(&response), expected);
+    }
+    let plain = server.open();
+    authorize(&mut server, plain, "alice", Grant::Nothing, None);
+    let response = server.subscribe(plain, want("p", "rooms"));
+    assert_eq!(response.error, "you may not subscribe to this collection");
+    server.run_until_idle();
+    assert_eq!(server.offsets(stream), [0; 0]);
+    server.assert_frees_everything();
+}
+
+/// A naive reading of a filter: the index of a document.
+type Selects = fn(usize) -> bool;
+
+#[test]
+fn each_kind_of_grant_restricts_each_kind_of_subscription() {
+    let below = |id: &str| want(id, "rooms").filter("n", "<", Kind::IntValue(10));
+    let grants = [
+        (Grant::Everything, [true; 4]),
+        (any(&["n == 2"]), [false, true, false, false]),
+        (any(&["n == 1", "n == 12"]), [true, false, true, false]),
+        (any(&["_id == r3"]), [false, false, false, true]),
+        (any(&["n == 3", "_id == r0"]), [true, false, false, true]),
+        (any(&[]), [false; 4]),
+    ];
+    for (grant, visible) in grants {
+        let mut server = restricted();
+        let stream = known(&mut server, "alice", hello("s", 1), grant.clone());
+        let plain = server.open();
+        authorize(&mut server, plain, "bob", grant.clone(), None);
+        let documents = [("r0", 1), ("r1", 2), ("r2", 12), ("r3", 3)];
+        let selections: [(NewSubscription, Selects); 4] = [
+            (want("all", "rooms"), |_| true),
+            (below("below"), |at| at != 2),
+            (want("one", "rooms").document("r3"), |at| at == 3),
+            (want("first", "rooms").document("r0"), |at| at == 0),
+        ];
+        for (wanted, _) in &selections {
+            let is_any = grant != any(&[]);
+            assert_eq!(server.subscribe(stream, wanted.clone()).success, is_any);
+            server.subscribe(plain, wanted.clone());
+        }
+        for (at, (document, n)) in documents.into_iter().enumerate() {
+            server.commit("rooms", document, n);
+            server.run_until_idle();
+            let mut expected: Vec<_> = selections
+                .iter()
+                .filter(|(_, selects)| selects(at) && visible[at])
+                .collect();
+            expected.sort_by(|a, b| a.0.0.subscription_id.cmp(&b.0.0.subscription_id));
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(wanted, _)| wanted.0.subscription_id.clone())
+                .collect();
+            for stream in [stream, plain] {
+                let mut ids: Vec<_> = server
+                    .delivered(stream)
+                    .into_iter()
+                    .flat_map(|(_, ids)| ids)
+                    .collect();
+                ids.sort();
+                assert_eq!(ids, expected, "{grant:?} {document}");
+            }
+        }
+        server.assert_frees_everything();
+    }
+}
+
+#[test]
+fn document_out_of_sight_leaves_without_its_data() {
+    // One filter is a part of the subscription's, two are evaluated beside it.
+    for grant in [any(&["n < 5"]), any(&["n < 5", "n == 7"])] {
+        let mut server = restricted();
+        let stream = known(&mut server, "alice", hello("s", 1), grant);
+        server.subscribe(stream, want("s", "rooms").left());
+        for n in [50, 4, 51, 52] {
+            server.commit("rooms", "r", n);
+        }
+        server.run_until_idle();
+        let seen = server
+            .deliveries(stream)
+            .into_iter()
+            .map(|it| (it.left, it.event.unwrap()));
+        let seen: Vec<_> = seen
+            .map(|(left, event)| (offset_of(&event.event_id), left, event.document_data))
+            .collect();
+        let visible = Bytes::from_static(b"{\"n\":4}");
+        assert_eq!(seen, [(2, false, visible), (3, true, Bytes::new())]);
+    }
+}
+
+#[test]
+fn session_belongs_to_its_principal_and_its_secret() {
+    let mut server = restricted();
+    let with = |secret: &'static [u8], attempt| Hello {
+        secret: Bytes::from_static(secret),
+        ..hello("s", attempt)
+    };
+    let owner = known(&mut server, "alice", with(b"x", 1), Grant::Everything);
+    // The highest attempt there is would fence its owner for good.
+    for (principal, secret) in [("mallory", &b"x"[..]), ("alice", b""), ("alice", b"y")] {
+        let other = known(
+            &mut server,
+            principal,
+            with(secret, u64::MAX),
+            Grant::Everything,
+        );
+        assert_eq!(server.code(owner), None, "{principal} {secret:?}");
+        server.end(other);
+    }
+    let newer = known(&mut server, "alice", with(b"x", 2), Grant::Everything);
+    assert_eq!(server.code(owner), Some(EndCode::Aborted));
+    assert_eq!(server.code(newer), None);
+    // Without principals, the secret alone protects.
+    let mut server = Server::new();
+    let owner = server.open();
+    server.send(owner, Request::Hello(with(b"x", 1)));
+    let other = server.hello("s", u64::MAX);
+    assert_eq!((server.code(owner), server.code(other)), (None, None));
+}
+
+#[test]
+fn plain_ids_of_one_principal_are_free_for_another() {
+    let mut server = restricted();
+    let streams = ["alice", "mallory"].map(|owner| {
+        let stream = server.open();
+        authorize(&mut server, stream, owner, Grant::Everything, None);
+        assert!(server.subscribe(stream, want("same", "rooms")).success);
+        stream
+    });
+    server.commit("rooms", "r", 1);
+    server.run_until_idle();
+    for stream in streams {
+        assert_eq!(server.offsets(stream), [1]);
+    }
+    server.assert_frees_everything();
+}
+
+#[test]
+fn stream_ends_when_its_credentials_expire() {
+    let mut server = restricted();
+    let stream = known(&mut server, "alice", hello("s", 1), Grant::Everything);
+    server.subscribe(stream, want("a", "rooms"));
+    authorize(&mut server, stream, "alice", Grant::Everything, Some(10));
+    let expires_in = |message| match message {
+        Some(Payload::Authenticated(it)) => it.expires_in_ms,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(expires_in(server.next(stream)), 10_000);
+    server.pass(seconds(9));
+    // Newer credentials keep the stream.
+    authorize(&mut server, stream, "alice", Grant::Everything, Some(10));
+    assert_eq!(expires_in(server.next(stream)), 10_000);
+    server.pass(seconds(9));
+    assert_eq!(server.code(stream), None);
+    server.pass(seconds(1));
+    let ended = &server.ended[&stream];
+    assert_eq!(ended.status.code, EndCode::Unauthenticated);
+    assert_eq!(
+        (ended.final_code, ended.flush),
+        (Some(FinalCode::Unauthenticated), false)
+    );
+    server.commit("rooms", "r", 1);
+    server.run_until_idle();
+    assert_eq!(server.hub.stats().counters.unauthenticated, 1);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn welcome_tells_how_long_credentials_last() {
+    let mut server = restricted();
+    let stream = server.open();
+    authorize(&mut server, stream, "alice", Grant::Everything, Some(60));
+    server.send(stream, Request::Hello(hello("s", 1)));
+    match server.next(stream) {
+        Some(Payload::Welcome(welcome)) => assert_eq!(welcome.expires_in_ms, 60_000),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn revoked_and_foreign_credentials_end_the_stream() {
+    let mut server = restricted();
+    let revoked = known(&mut server, "alice", hello("a", 1), Grant::Everything);
+    let reason = "the credentials are not valid".to_owned();
+    server.step(Input::Revoked {
+        stream: revoked,
+        reason,
+    });
+    let foreign = known(&mut server, "alice", hello("b", 1), Grant::Everything);
+    authorize(&mut server, foreign, "bob", Grant::Everything, None);
+    for stream in [revoked, foreign] {
+        assert_eq!(server.code(stream), Some(EndCode::Unauthenticated));
+    }
+}
+
+#[test]
+fn only_rights_that_concern_a_stream_end_it() {
+    let mut server = restricted();
+    let below = || any(&["n < 5"]);
+    let subscribed = known(&mut server, "alice", hello("a", 1), below());
+    server.subscribe(subscribed, want("s", "rooms"));
+    let idle = known(&mut server, "bob", hello("b", 1), below());
+    authorize(&mut server, subscribed, "alice", below(), None);
+    authorize(&mut server, idle, "bob", Grant::Nothing, None);
+    assert_eq!((server.code(subscribed), server.code(idle)), (None, None));
+    assert_eq!(
+        server.subscribe(idle, want("s", "rooms")).code(),
+        RefusalCode::Denied
+    );
+    authorize(&mut server, subscribed, "alice", any(&["n < 6"]), None);
+    assert_eq!(server.code(subscribed), Some(EndCode::Unavailable));
+    assert_eq!(
+        server.ended[&subscribed].final_code,
+        Some(FinalCode::Rights)
+    );
+}
+
+/// One step of a script.
+#[derive(Clone, Debug)]
+enum Op {
+    Commit { document: u8, n: i64 },
+    Delete { document: u8 },
+    Rights(usize),
+    Cut,
+    Slice,
+    Settle,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..5_u8, 0..10_i64).prop_map(|(document, n)| Op::Commit { document, n }),
+        2 => (0..5_u8).prop_map(|document| Op::Delete { document }),
+        3 => (0..6_usize).prop_map(Op::Rights),
+        1 => Just(Op::Cut),
+        8 => Just(Op::Slice),
+        2 => Just(Op::Settle),
+    ]
+}
+
+/// A naive reading of a grant: the id of a document, and its number.
+type MaySee = fn(&str, i64) -> bool;
+
+/// The grants of a script, each with a naive reading of itself.
+fn grants() -> [(Grant, MaySee); 6] {
+    [
+        (Grant::Everything, |_, _| true),
+        (Grant::Nothing, |_, _| false),
+        (any(&["n < 4"]), |_, n| n < 4),
+        (any(&["n < 2", "n == 7"]), |_, n| n < 2 || n == 7),
+        (any(&["_id == d1"]), |id, _| id == "d1"),
+        (any(&["n >= 5", "_id == d0"]), |id, n| n >= 5 || id == "d0"),
+    ]
+}
+
+/// A client that keeps a set of documents through changes of its rights.
+struct Reader {
+    server: Server,
+    stream: Option<StreamId>,
+    attempt: u64,
+    rights: usize,
+    documents: BTreeMap<String, i64>,
+    known: Option<u64>,
+    cursor: Bytes,
+    whole_at: Option<u64>,
+    /// As the last response told it.
+    told: Option<u64>,
+}
+
+impl Reader {
+    fn new(slice: u64) -> Self {
+        let limits = Limits {
+            slice,
+            page_events: 2,
+            ..Limits::default()
+        };
+        let mut server = Server::with(limits);
+        server.hub = server.hub.restricted();
+        Self {
+            server,
+            stream: None,
+            attempt: 0,
+            rights: 0,
+            documents: BTreeMap::new(),
+            known: None,
+            cursor: Bytes::new(),
+            whole_at: None,
+            told: None,
+        }
+    }
+
+    fn play(&mut self, op: &Op) {
+        match *op {
+            Op::Commit { document, n } => {
+                self.server.commit("rooms", &format!("d{document}"), n);
+            }
+            Op::Delete { document } => {
+                self.server.commit_delete("rooms", &format!("d{document}"));
+            }
+            Op::Rights(rights) => {
+                // What was sent before is read with the rights of then.
+                self.receive();
+                self.rights = rights;
+                if let Some(stream) = self.stream {
+                    let grant = grants()[rights].0.clone();
+                    authorize(&mut self.server, stream, "alice", grant, None);
+                    // Refused before, it tries again.
+                    if self.told.is_none() {
+                        self.server.end(stream);
+                        self.stream = None;
+                    }
+                }
+            }
+            Op::Cut => {
+                self.receive();
+                if let Some(stream) = self.stream.take() {
+                    self.server.end(stream);
+                }
+            }
+            Op::Slice => self.server.step(Input::Tick),
+            Op::Settle => self.server.run_until_idle(),
+        }
+        self.receive();
+        self.connect();
+    }
+
+    fn connect(&mut self) {
+        if self
+            .stream
+            .is_some_and(|stream| self.server.code(stream).is_none())
+        {
+            return;
+        }
+        self.attempt += 1;
+        let grant = grants()[self.rights].0.clone();
+        let stream = known(&mut self.server, "alice", hello("s", self.attempt), grant);
+        self.stream = Some(stream);
+        let mut wanted = want("s", "rooms")
+            .filter("n", "!=", Kind::IntValue(3))
+            .snapshot(self.cursor.clone());
+        wanted.0.rights = self.told;
+        let is_reading = !self.cursor.is_empty() && self.whole_at.is_none();
+        if let Some(known) = self.known.filter(|_| !is_reading) {
+            wanted = wanted.after(known);
+        }
+        let response = self.server.subscribe(stream, wanted);
+        let is_allowed = self.rights != 1;
+        assert_eq!(response.success, is_allowed, "{response:?}");
+        if is_allowed {
+            if self.told.is_some_and(|told| told != response.rights) {
+                // Another snapshot follows, and nothing continues before it begins.
+                (self.known, self.whole_at) = (None, None);
+                self.cursor = Bytes::new();
+            }
+            self.told = Some(response.rights);
+        } else {
+            // The application's subscription has failed; it begins anew when it tries again.
+            (self.told, self.known, self.whole_at) = (None, None, None);
+            self.cursor = Bytes::new();
+            self.documents.clear();
+        }
+    }
+
+    fn receive(&mut self) {
+        let Some(stream) = self.stream else {
+            return;
+        };
+        let may_see = |id: &str, n: i64, rights: usize| n != 3 && grants()[rights].1(id, n);
+        for payload in self.server.take(stream) {
+            match payload {
+                Payload::Snapshot(snapshot) => {
+                    if snapshot.begins {
+                        self.documents.clear();
+                        self.whole_at = None;
+                    }
+                    self.known = snapshot.follows.map(|it| it.offset);
+                    self.cursor = snapshot.cursor;
+                    self.whole_at = snapshot.whole_at.map(|it| it.offset);
+                    for event in snapshot.documents {
+                        let n = number(&event.document_data);
+                        assert!(may_see(&event.document_id, n, self.rights));
+                        self.documents.insert(event.document_id, n);
+                    }
+                }
+                Payload::Delivery(delivery) => {
+                    let event = delivery.event.unwrap();
+                    self.known = delivery.position.map(|it| it.offset);
+                    if delivery.left {
+                        assert!(event.document_data.is_empty());
+                        self.documents.remove(&event.document_id);
+                    } else if event.operation == Operation::to_wire(Some(Operation::Delete)) {
+                        self.documents.remove(&event.document_id);
+                    } else {
+                        let n = number(&event.document_data);
+                        assert!(may_see(&event.document_id, n, self.rights));
+                        self.documents.insert(event.document_id, n);
+                    }
+                }
+                Payload::SubscribeResponse(response) => panic!("{response:?}"),
+                _ => {}
+            }
+            if self
+                .whole_at
+                .is_some_and(|at| self.known.is_some_and(|known| at <= known))
+            {
+                self.cursor = Bytes::new();
+            }
+        }
+    }
+
+    fn assert_reads_as_a_naive_reader(&mut self) {
+        self.server.run_until_idle();
+        self.receive();
+        let mut newest = BTreeMap::new();
+        for event in &self.server.log {
+            let n = (event.operation != Operation::Delete).then(|| number(&event.data));
+            newest.insert(event.document_id.to_string(), n);
+        }
+        let visible = |id: &str, n: i64| n != 3 && grants()[self.rights].1(id, n);
+        let expected: BTreeMap<_, _> = newest
+            .into_iter()
+            .filter_map(|(id, n)| n.filter(|n| visible(&id, *n)).map(|n| (id, n)))
+            .collect();
+        assert_eq!(self.documents, expected, "rights {}", self.rights);
+    }
+}
+
+fn number(data: &[u8]) -> i64 {
+    let json: serde_json::Value = serde_json::from_slice(data).unwrap();
+    json["n"].as_i64().unwrap()
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(if cfg!(debug_assertions) { 100 } else { 4_000 }))]
+
+    #[test]
+    fn deliveries_are_what_a_naive_reader_may_read(
+        slice in 1..20_u64,
+        script in proptest::collection::vec(op(), 1..60),
+    ) {
+        let mut reader = Reader::new(slice);
+        reader.connect();
+        for op in &script {
+            reader.play(op);
+        }
+        reader.assert_reads_as_a_naive_reader();
+    }
+}

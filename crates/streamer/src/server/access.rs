@@ -1,0 +1,316 @@
+//! Who peers are and what they may do, by the policy file of the server.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use steadfast_access::{
+    Access, Action, Condition, Decision, Faults, Identity, Presented, Refused, Source,
+};
+use steadfast_session::Time;
+use steadfast_streamer_core::filter::InvalidText;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    codegen::http::{HeaderMap, HeaderValue, header::AUTHORIZATION},
+};
+use tracing::{info, warn};
+
+use super::hub_handle::{HubHandle, HubMessage};
+use crate::{
+    filter::Filter,
+    hub::{Grant, Rights, StreamAccess, StreamId},
+};
+
+/// The rules in force. Without a policy file there are none, and everybody may do everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AccessControl(Option<watch::Receiver<Arc<Access>>>);
+
+/// A peer whose credentials were accepted, and the configuration that did.
+#[derive(Clone, Debug)]
+pub(super) struct KnownPeer {
+    access: Arc<Access>,
+    identity: Identity,
+}
+
+/// The rights of a call that is no stream of the hub, for as long as it lasts.
+#[derive(Clone, Debug)]
+pub(super) struct CallRights {
+    current: watch::Receiver<Arc<Access>>,
+    peer: KnownPeer,
+    /// The collection that entries were published to last.
+    publishes_to: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// The policy file, and those who follow it.
+#[derive(Debug)]
+pub(super) struct PolicyFile {
+    source: Source,
+    current: watch::Sender<Arc<Access>>,
+}
+
+/// The time between two looks at the policy file. A change acts on open streams within a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Returns the policy file at a path, whose filters are read as those of subscriptions.
+#[must_use]
+pub fn policy_source(path: &Path) -> Source {
+    Source::new(path, |condition| {
+        let read = filter_of(std::slice::from_ref(condition));
+        read.map(|_| ()).map_err(|error| error.fault.to_string())
+    })
+}
+
+/// Reads the conditions of a grant. A value is written as JSON, which ends with the value: none can become
+/// another condition.
+fn filter_of(conditions: &[Condition]) -> Result<Filter, InvalidText> {
+    Filter::from_text(conditions.iter().map(|condition| match &condition.value {
+        None => condition.text.clone(),
+        Some(value) => format!("{} {value}", condition.text),
+    }))
+}
+
+impl AccessControl {
+    /// Reads the policy file, if there is one.
+    pub(super) fn load(path: Option<&Path>) -> Result<(Self, Option<PolicyFile>), Faults> {
+        let Some(path) = path else {
+            return Ok((Self(None), None));
+        };
+        let mut source = policy_source(path);
+        let access = source.poll().unwrap_or_else(|| Ok(Access::default()))?;
+        let (current, receiver) = watch::channel(Arc::new(access));
+        Ok((Self(Some(receiver)), Some(PolicyFile { source, current })))
+    }
+
+    /// Returns true if peers need rights.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns the peer of a call, or `None` if everybody may do everything.
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Option<KnownPeer>, Status> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let authorization = values.next().map(HeaderValue::as_bytes);
+        // Programs on the way may have looked at the other one.
+        if values.next().is_some() && self.is_restricted() {
+            return Err(refused(&Refused::Scheme));
+        }
+        self.authenticate(Presented {
+            authorization,
+            certificate: None,
+        })
+    }
+
+    /// Returns the peer that sends newer credentials on its stream.
+    pub(super) fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Status> {
+        self.authenticate(Presented {
+            authorization: Some(authorization.as_bytes()),
+            certificate: None,
+        })
+    }
+
+    fn authenticate(&self, presented: Presented<'_>) -> Result<Option<KnownPeer>, Status> {
+        let Some(current) = &self.0 else {
+            return Ok(None);
+        };
+        let access = Arc::clone(&current.borrow());
+        match access.authenticate(presented, SystemTime::now()) {
+            Ok(identity) => Ok(Some(KnownPeer { access, identity })),
+            Err(cause) => Err(refused(&cause)),
+        }
+    }
+
+    /// Returns a peer as the rules in force have it.
+    pub(super) fn recheck(&self, peer: KnownPeer) -> Result<KnownPeer, Refused> {
+        match &self.0 {
+            None => Ok(peer),
+            Some(current) => peer.recheck(&current.borrow()),
+        }
+    }
+
+    /// Returns the rights of a call, or `None` if everybody may do everything.
+    pub(super) fn call_rights(&self, headers: &HeaderMap) -> Result<Option<CallRights>, Status> {
+        let peer = self.identify(headers)?;
+        Ok(peer.zip(self.0.clone()).map(|(peer, current)| CallRights {
+            current,
+            peer,
+            publishes_to: None,
+        }))
+    }
+}
+
+impl KnownPeer {
+    pub(super) fn recheck(self, access: &Arc<Access>) -> Result<Self, Refused> {
+        if Arc::ptr_eq(&self.access, access) {
+            return Ok(self);
+        }
+        Ok(Self {
+            identity: access.recheck(&self.identity, SystemTime::now())?,
+            access: Arc::clone(access),
+        })
+    }
+
+    pub(super) fn is_admin(&self) -> bool {
+        self.access.is_admin(&self.identity)
+    }
+
+    /// Returns what the hub needs to know. `now` is the time of the hub.
+    pub(super) fn on_stream(&self, now: Time) -> StreamAccess {
+        StreamAccess {
+            owner: self.identity.principal().into(),
+            rights: Arc::new(self.clone()),
+            expires_at: self.identity.expires_at().map(|at| now + remaining(at)),
+        }
+    }
+}
+
+impl Rights for KnownPeer {
+    fn grant(&self, database: &str, collection: &str) -> Grant {
+        let decided = self
+            .access
+            .decide(&self.identity, Action::Subscribe, database, collection);
+        match decided {
+            Decision::Denied => Grant::Nothing,
+            Decision::Allowed => Grant::Everything,
+            // The file was checked with values of two types only. A claim of another type may make no
+            // condition, which then allows nothing.
+            Decision::Filtered(filters) => {
+                let filters = filters.iter().filter_map(|it| filter_of(it).ok());
+                Grant::Any(filters.collect())
+            }
+        }
+    }
+}
+
+impl CallRights {
+    /// Returns the name under which the log knows a producer. It contains the principal, so that nobody can
+    /// take the next sequence of another's.
+    pub(super) fn own_producer(&self, producer: &str) -> String {
+        // A principal has no control characters, so that no two pairs have one name.
+        format!("{}\u{1f}{producer}", self.peer.identity.principal())
+    }
+
+    /// Applies a change of the rules, and returns an error if the credentials are not valid any more.
+    pub(super) fn update(&mut self) -> Result<(), Status> {
+        let access = Arc::clone(&self.current.borrow_and_update());
+        if !Arc::ptr_eq(&access, &self.peer.access) {
+            self.publishes_to = None;
+            let peer = self.peer.clone().recheck(&access);
+            self.peer = peer.map_err(|cause| refused(&cause))?;
+        }
+        match self.peer.identity.expires_at() {
+            Some(at) if remaining(at).is_zero() => Err(expired()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns an error unless the peer may change documents of a collection.
+    pub(super) fn check_publish(&mut self, database: &str, collection: &str) -> Result<(), Status> {
+        let last = self.publishes_to.as_ref();
+        if last.is_some_and(|(of, name)| **of == *database && **name == *collection) {
+            return Ok(());
+        }
+        let KnownPeer { access, identity } = &self.peer;
+        match access.decide(identity, Action::Publish, database, collection) {
+            Decision::Allowed => {
+                self.publishes_to = Some((database.into(), collection.into()));
+                Ok(())
+            }
+            // No grant to publish has a filter.
+            Decision::Denied | Decision::Filtered(_) => Err(Status::permission_denied(
+                "you may not publish to this collection",
+            )),
+        }
+    }
+
+    /// Returns an error unless the peer may read the whole log.
+    pub(super) fn check_admin(&self) -> Result<(), Status> {
+        if self.peer.is_admin() {
+            Ok(())
+        } else {
+            Err(Status::permission_denied("you may not read the whole log"))
+        }
+    }
+
+    /// Resolves when the credentials are not valid any more, or when the rules have changed: the caller
+    /// checks its rights again.
+    pub(super) async fn changed(&mut self) -> Result<(), Status> {
+        let expires_at = self.peer.identity.expires_at();
+        let expiry = async {
+            match expires_at {
+                Some(at) => sleep(remaining(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.current.changed() => match changed {
+                Ok(()) => self.update(),
+                // The server stops: nothing changes any more.
+                Err(_) => std::future::pending().await,
+            },
+            () = expiry => Err(expired()),
+        }
+    }
+}
+
+impl PolicyFile {
+    /// Reads the file again when it has changed, until `stop` is cancelled. A file with faults changes
+    /// nothing.
+    pub(super) async fn follow(self, hub: HubHandle, stop: CancellationToken) {
+        let Self {
+            mut source,
+            current,
+        } = self;
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let polled = tokio::task::spawn_blocking(move || {
+                let read = source.poll();
+                (source, read)
+            });
+            let Ok((returned, read)) = polled.await else {
+                return;
+            };
+            source = returned;
+            let path = source.path().display();
+            match read {
+                None => {}
+                Some(Ok(access)) => {
+                    info!(%path, "the policy file has changed and is in force");
+                    let access = Arc::new(access);
+                    current.send_replace(Arc::clone(&access));
+                    hub.send(HubMessage::AccessChanged(access, StreamId(0)));
+                }
+                Some(Err(faults)) => {
+                    warn!(%path, %faults, "the policy file has faults; the last good one stays in force");
+                }
+            }
+        }
+    }
+}
+
+/// Returns the status for a refusal, and logs its cause, which the peer is not told.
+fn refused(cause: &Refused) -> Status {
+    tracing::debug!(%cause, "credentials refused");
+    Status::unauthenticated(cause.public())
+}
+
+fn expired() -> Status {
+    Status::unauthenticated("the credentials have expired")
+}
+
+fn remaining(until: SystemTime) -> Duration {
+    until
+        .duration_since(SystemTime::now())
+        .unwrap_or(Duration::ZERO)
+}
