@@ -93,6 +93,7 @@ fn main() -> ExitCode {
 fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let LogFilter(filter) = settings.get_or(args.log, LogFilter("warn".to_owned()));
     log_to_stderr(EnvFilter::new(filter));
+    use_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -115,6 +116,20 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     // again.
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     ended
+}
+
+/// Raises the limit on open files to what the process may have. The usual one, 1,024, is a courtesy to
+/// programs that call `select`, and too few for a server.
+fn use_all_descriptors() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = maximum;
+        // Without it the server accepts fewer connections, and says so when they are used up.
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).ok();
+    }
 }
 
 /// The wait for blocked threads after a command has ended.

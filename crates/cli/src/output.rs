@@ -6,6 +6,7 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
+use steadfast::session::OneLine;
 
 use crate::settings::Faults;
 
@@ -37,6 +38,11 @@ pub(crate) fn with_status(status: u8, error: impl Into<anyhow::Error>) -> anyhow
 /// Writes a line of data to stdout and flushes it.
 pub(crate) fn line(line: &str) -> anyhow::Result<()> {
     text(&format!("{line}\n"))
+}
+
+/// Writes JSON as a line to stdout. Peers choose what its strings contain, and a terminal obeys that.
+pub(crate) fn json_line(json: &str) -> anyhow::Result<()> {
+    line(&OneLine(json).to_json())
 }
 
 /// Writes data to stdout and flushes it.

@@ -3,6 +3,7 @@
 mod calls;
 mod client_key;
 mod connection;
+mod descriptors;
 mod gzip;
 pub mod http1;
 pub mod http2;

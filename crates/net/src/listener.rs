@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::{
     ClientKey, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates, Socket, Tasks,
-    UnfinishedLimits,
+    UnfinishedLimits, descriptors,
     permit::{ConnectionPermit, SharedLimits},
     unfinished::UnfinishedMessages,
 };
@@ -60,6 +60,7 @@ pub struct Listener {
     options: ListenerOptions,
     tasks: Tasks,
     permits: Arc<Semaphore>,
+    descriptors: Arc<Semaphore>,
     client_permits: Arc<KeyedPermits>,
     limits: Arc<SharedLimits>,
     failures: LogLimiter,
@@ -121,6 +122,7 @@ impl Listener {
         let refusals = options.refusals.clone();
         let unfinished = UnfinishedMessages::new(options.unfinished, refusals.clone());
         Ok(Self {
+            descriptors: descriptors::permits(),
             client_permits: KeyedPermits::new(options.max_client_connections),
             limits: SharedLimits::new(
                 refusals,
@@ -228,20 +230,18 @@ impl Listener {
         let of_client = self.client_permits.try_acquire(client.clone());
         // To close a connection, one has to accept it: that permit is taken afterwards.
         let permit = permit.or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok());
-        let (refusal, limit) = match (permit, of_client) {
-            (Some(permit), Some(of_client)) => {
-                return Some(ConnectionPermit::new(
-                    client,
-                    &self.limits,
-                    permit,
-                    of_client,
-                ));
+        let descriptor = Arc::clone(&self.descriptors).try_acquire_owned().ok();
+        let (refusal, limit) = match (permit, of_client, descriptor) {
+            (Some(permit), Some(of_client), Some(descriptor)) => {
+                let permits = (permit, descriptor, of_client);
+                return Some(ConnectionPermit::new(client, &self.limits, permits));
             }
-            (None, _) => (Refusal::Connections, self.options.max_connections),
-            (_, None) => (
+            (None, ..) => (Refusal::Connections, self.options.max_connections),
+            (_, None, _) => (
                 Refusal::ClientConnections,
                 self.options.max_client_connections,
             ),
+            (_, _, None) => (Refusal::Descriptors, descriptors::usable()),
         };
         self.limits.refusals.count(refusal);
         if let Some(times) = self.refusals.count(Instant::now()) {

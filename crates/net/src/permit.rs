@@ -32,6 +32,7 @@ pub(crate) struct ConnectionPermit {
     pub(crate) accepted: Instant,
     pub(crate) limits: Arc<SharedLimits>,
     _connection: OwnedSemaphorePermit,
+    _descriptor: OwnedSemaphorePermit,
     _of_client: KeyedPermit,
 }
 
@@ -56,8 +57,11 @@ impl ConnectionPermit {
     pub(crate) fn new(
         client: ClientKey,
         limits: &Arc<SharedLimits>,
-        connection: OwnedSemaphorePermit,
-        of_client: KeyedPermit,
+        (connection, descriptor, of_client): (
+            OwnedSemaphorePermit,
+            OwnedSemaphorePermit,
+            KeyedPermit,
+        ),
     ) -> Arc<Self> {
         Arc::new(Self {
             id: limits.next_id.fetch_add(1, Relaxed),
@@ -65,6 +69,7 @@ impl ConnectionPermit {
             accepted: Instant::now(),
             limits: Arc::clone(limits),
             _connection: connection,
+            _descriptor: descriptor,
             _of_client: of_client,
         })
     }
@@ -88,10 +93,10 @@ impl ConnectionPermit {
         let unfinished = UnfinishedMessages::new(UnfinishedLimits::default(), refusals.clone());
         let limits = SharedLimits::new(refusals, Duration::from_secs(10), unfinished, None);
         let client = ClientKey::V4(std::net::Ipv4Addr::LOCALHOST);
-        let connection = Arc::new(tokio::sync::Semaphore::new(1));
-        let connection = connection.try_acquire_owned().expect("nothing is held");
+        let permits = || Arc::new(tokio::sync::Semaphore::new(1));
+        let permit = || permits().try_acquire_owned().expect("nothing is held");
         let of_client = crate::KeyedPermits::new(1).try_acquire(client.clone());
         let of_client = of_client.expect("nothing is held");
-        Self::new(client, &limits, connection, of_client)
+        Self::new(client, &limits, (permit(), permit(), of_client))
     }
 }

@@ -11,6 +11,8 @@ use std::sync::{
 pub enum Refusal {
     /// The listener has as many connections as it may have.
     Connections,
+    /// The process has as many connections as it has descriptors for.
+    Descriptors,
     /// The client has as many connections as one may have.
     ClientConnections,
     /// The connection sent no complete request in time.
@@ -30,8 +32,9 @@ pub enum Refusal {
 pub struct Refusals(Arc<[AtomicU64; Refusal::ALL.len()]>);
 
 impl Refusal {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Connections,
+        Self::Descriptors,
         Self::ClientConnections,
         Self::Silent,
         Self::RequestRate,
@@ -45,6 +48,7 @@ impl Refusal {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Descriptors => "descriptors",
             Self::ClientConnections => "client_connections",
             Self::Silent => "silent",
             Self::RequestRate => "request_rate",

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt as _, stream};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -98,14 +98,11 @@ async fn serve(tasks: &Tasks) -> SocketAddr {
             let ticks = stream::unfold((), move |()| {
                 // What is not read would fill a window, and would be another attack.
                 let reading = async { while let Some(Ok(_)) = body.frame().await {} };
-                let read = futures_util::FutureExt::now_or_never(reading);
+                reading.now_or_never();
                 async move {
-                    let _ended = read;
                     sleep(Duration::from_millis(5)).await;
-                    Some((
-                        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"."))),
-                        (),
-                    ))
+                    let tick = Frame::data(Bytes::from_static(b"."));
+                    Some((Ok::<_, Infallible>(tick), ()))
                 }
             });
             Ok::<_, Infallible>(Response::new(StreamBody::new(Box::pin(ticks))))
@@ -152,14 +149,16 @@ async fn attack(server: SocketAddr, attack: &Attack) -> bool {
     let reading = attack.reads;
     let reader = tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];
-        while reading {
+        loop {
+            if !reading {
+                // Holds its half open and reads nothing.
+                std::future::pending::<()>().await;
+            }
             match reads.read(&mut buffer).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
         }
-        // Holds its half open and reads nothing.
-        std::future::pending::<()>().await;
     });
     let begin = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &attack.begin].concat();
     writes.write_all(&begin).await.unwrap();

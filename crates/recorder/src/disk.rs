@@ -79,8 +79,7 @@ impl Disk for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        let file = options
+        let file = private()
             .read(true)
             .write(true)
             .create(true)
@@ -105,6 +104,24 @@ impl Disk for Directory {
             Ok(())
         }
     }
+}
+
+/// Returns options for a file that only its owner may read.
+pub(crate) fn private() -> OpenOptions {
+    #[allow(unused_mut, reason = "other systems have no such modes")]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Creates a directory, if necessary, that only its owner may enter.
+pub(crate) fn create_private_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 impl DiskFile for File {

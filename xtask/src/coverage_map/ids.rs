@@ -15,7 +15,7 @@ const FAMILIES: [(&str, usize); 15] = [
     // What a link promises of credentials, and of what a person sees.
     ("cred:A", 11),
     // What an operator of the Streamer meets.
-    ("ops:O", 11),
+    ("ops:O", 19),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::value::RawValue;
+use steadfast::session::OneLine;
 use steadfast_streamer::{
     Epoch, Event, Operation,
     log::{
@@ -270,9 +271,8 @@ fn dump(data: &Path, after: Option<u64>) -> anyhow::Result<ExitCode> {
         |item| {
             match item {
                 Ok(event) => {
-                    let mut text = serde_json::to_vec(&line(event)?)?;
-                    text.push(b'\n');
-                    output::written(out.write_all(&text))?;
+                    let text = OneLine(&serde_json::to_string(&line(event)?)?).to_json();
+                    output::written(writeln!(out, "{text}"))?;
                 }
                 Err((from, upto)) => {
                     damaged = true;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
+use steadfast::session::OneLine;
 use steadfast_streamer::{GapReason, ResyncReason, Snapshot, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -183,21 +184,21 @@ fn filter(texts: &[String], settings: &mut Settings) -> Filter {
 
 fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        return output::line(&json_line(item));
+        return output::json_line(&json_line(item));
     }
     match item {
         Item::Change(change) => print_change(operation_name(change.operation), change),
         Item::Snapshot(Snapshot::Document(document)) => print_change("exists", document),
         Item::Left(change) => print_change("left", change),
-        other => output::line(&to_json(other).to_string()),
+        other => output::json_line(&to_json(other).to_string()),
     }
 }
 
 fn print_change(what: &str, change: &Change) -> anyhow::Result<()> {
     output::line(&format!(
         "{what:<6} {} {}",
-        styled(STRONG, &change.document_id),
-        String::from_utf8_lossy(&change.data),
+        styled(STRONG, &OneLine(&change.document_id).to_string()),
+        OneLine(&String::from_utf8_lossy(&change.data)),
     ))
 }
 

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde_json::json;
+use steadfast::session::OneLine;
 use steadfast_streamer::{
     Direction, LiveWindow, WindowUpdate,
     client::Change,
@@ -61,7 +62,7 @@ pub(super) async fn print(
             return Ok(());
         };
         if as_json {
-            output::line(&json_line(&update, window))?;
+            output::json_line(&json_line(&update, window))?;
         } else {
             print_text(&update, window)?;
         }
@@ -78,13 +79,13 @@ fn print_text(update: &WindowUpdate, window: &LiveWindow) -> anyhow::Result<()> 
         _ => return Ok(()),
     };
     let data = document(window, id).map_or_else(String::new, |change| {
-        format!(" {}", String::from_utf8_lossy(&change.data))
+        format!(" {}", OneLine(&String::from_utf8_lossy(&change.data)))
     });
     // People count from 1.
     let place = format!("#{}", index + 1);
     output::line(&format!(
         "{what:<7} {place:<4} {}{data}",
-        styled(STRONG, id)
+        styled(STRONG, &OneLine(id).to_string())
     ))
 }
 

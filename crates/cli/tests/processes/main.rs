@@ -9,6 +9,8 @@ mod fodc;
 mod fodc_frozen;
 mod fodc_streams;
 mod frames;
+#[cfg(target_os = "linux")]
+mod limits;
 mod log_clock;
 mod log_faults;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! Opening a directory to continue its record.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::ErrorKind,
     path::Path,
     sync::Arc,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    disk::{Directory, Disk, read_whole},
+    disk::{Directory, Disk, create_private_directory, private, read_whole},
     error::{Damage, DamageKind, OpenError},
     frame::{FileKind, Log},
     head_file::HeadFile,
@@ -34,12 +34,12 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         path: dir.to_owned(),
         error,
     };
-    fs::create_dir_all(dir).map_err(|error| match error.kind() {
+    create_private_directory(dir).map_err(|error| match error.kind() {
         // `mkdir` answers "file exists" for a file of that name, which would not help the user.
         ErrorKind::AlreadyExists => io_error(ErrorKind::NotADirectory.into()),
         _ => io_error(error),
     })?;
-    let lock = OpenOptions::new()
+    let lock = private()
         .write(true)
         .create(true)
         .truncate(false)

@@ -70,7 +70,7 @@ impl Disk for Directory {
     fn create(&self, name: &str, length: u64, head: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
         let new = self.0.join(NEW_FILE);
         let created = (|| {
-            let mut options = OpenOptions::new();
+            let mut options = private();
             options.read(true).write(true).create(true).truncate(true);
             let file = options.open(&new)?;
             allocate(&file, length)?;
@@ -236,6 +236,24 @@ fn is_out_of_files(_error: &io::Error) -> bool {
 pub(super) fn removed(name: &str) -> LogError {
     let removed = format!("the file {name} was removed from the log's directory");
     LogError::storage(removed)
+}
+
+/// Returns options for a file that only its owner may read.
+pub(super) fn private() -> OpenOptions {
+    #[allow(unused_mut, reason = "other systems have no such modes")]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Creates a directory, if necessary, that only its owner may enter.
+pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// Makes the names in a directory durable.

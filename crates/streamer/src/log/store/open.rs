@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -14,7 +14,7 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 use super::{
     SegmentLog, Shared, StoreOptions,
     conversion::convert,
-    disk::{Directory, Disk, sync_directory},
+    disk::{Directory, Disk, create_private_directory, private, sync_directory},
     documents::DocumentStates,
     engine::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
@@ -355,7 +355,8 @@ impl From<DatabaseError> for OpenFailure {
 }
 
 fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
-    fs::create_dir_all(dir)?;
+    create_private_directory(dir)?;
+    warn_if_shared(dir)?;
     // Before anything is created: two processes could otherwise create the log at the same time.
     let lock = lock(dir)?;
     let path = dir.join(INDEX_FILE);
@@ -381,10 +382,27 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     })?
 }
 
+/// Warns if other users may replace the files of the log.
+fn warn_if_shared(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let mode = fs::metadata(dir)?.permissions().mode();
+        if mode & 0o022 != 0 {
+            tracing::warn!(
+                directory = %dir.display(),
+                "other users may write to the directory of the log; run chmod go-w on it"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Locks the directory for this handle. The system unlocks it when the process ends in any way, so
 /// that no stale lock remains. redb's own lock does not cover the creation of the file.
 fn lock(dir: &Path) -> Result<File, OpenFailure> {
-    let file = OpenOptions::new()
+    let file = private()
         .write(true)
         .create(true)
         // The file belongs to whoever has the lock, which is not known yet.
@@ -407,6 +425,8 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
         Ok(()) | Err(_) => {}
     }
     // Segments that are already there stay: without its index, a log is replayed from them.
+    // redb initializes an empty file, and would create one that everyone may read.
+    private().write(true).create_new(true).open(&new)?;
     let database = builder(options).create(&new)?;
     initialize(&database, options.epoch)?;
     // Synced and closed before the rename, so that the final name never refers to less.
