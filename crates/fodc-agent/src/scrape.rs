@@ -14,7 +14,6 @@
 //! ```
 
 mod access;
-mod address;
 mod body;
 mod connection;
 mod endpoint;
@@ -30,7 +29,7 @@ use std::time::Duration;
 pub use self::{
     access::{Access, AccessFault},
     endpoint::{Endpoint, EndpointFault, Protocol},
-    error::{ConnectFailures, ScrapeError},
+    error::ScrapeError,
 };
 pub(crate) use self::{
     endpoint::HEALTH_PREFIX,

@@ -1,9 +1,13 @@
 //! The way to an endpoint: TLS, authentication, and headers of the user's own.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use steadfast::{BasicFile, BearerFile, Credentials, tls::TlsOptions};
+use steadfast::{
+    BasicFile, BearerFile, Credentials,
+    tls::{Tls, TlsError, TlsOptions},
+};
+use tokio::task::spawn_blocking;
 
 use super::ScrapeError;
 
@@ -56,7 +60,7 @@ const RESERVED: [&str; 9] = [
 ];
 
 /// The application protocol of a scrape.
-pub(super) const ALPN: &[&[u8]] = &[b"http/1.1"];
+const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 impl Access {
     /// Checks everything, files of TLS included.
@@ -80,6 +84,16 @@ impl Access {
             return Err(AccessFault::PlainText);
         }
         Ok(())
+    }
+
+    /// Reads the files of TLS.
+    pub(super) async fn load_tls(&self) -> Result<Tls, ScrapeError> {
+        let options = self.tls.clone();
+        // Not on a thread of the runtime: the authorities of the system are some hundred files.
+        spawn_blocking(move || options.load(ALPN))
+            .await
+            .unwrap_or_else(|failed| Err(TlsError::Handshake(Arc::new(failed.into()))))
+            .map_err(ScrapeError::Tls)
     }
 
     /// Returns the headers of the next scrape.

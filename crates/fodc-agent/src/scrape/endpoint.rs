@@ -1,16 +1,24 @@
 //! The address and labels of a page of metrics.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use http::{HeaderValue, Uri, uri::Scheme};
+use steadfast::dial::{Address, BoxFuture, Dialer, Lookup as _, Proxies, SystemLookup};
 use steadfast_exposition::Format;
 
-use super::{Access, AccessFault};
+use super::{Access, AccessFault, ScrapeError};
 
 /// The page of metrics at one URL, with the labels that its series get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     uri: Uri,
+    address: Address,
     /// The Unix socket to connect to, instead of the host.
     socket: Option<PathBuf>,
     host: HeaderValue,
@@ -97,6 +105,7 @@ impl Endpoint {
             let mut endpoint = Self::parse(&format!("{scheme}://localhost{target}"))?;
             let instance = format!("unix:{socket}");
             endpoint.labels.insert("instance".to_owned(), instance);
+            endpoint.address = format!("unix:{socket}").parse().map_err(|_| malformed())?;
             endpoint.socket = Some(socket.into());
             return Ok(endpoint);
         }
@@ -119,6 +128,9 @@ impl Endpoint {
             return Err(EndpointFault::Port(url.to_owned()));
         }
         let instance = format!("{}:{}", authority.host(), port(&uri));
+        let scheme = uri.scheme_str().unwrap_or("http");
+        let address = format!("{scheme}://{instance}");
+        let address = address.parse().map_err(|_| malformed())?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?;
         let labels = BTreeMap::from([
             ("instance".to_owned(), instance),
@@ -126,6 +138,7 @@ impl Endpoint {
         ]);
         Ok(Self {
             uri,
+            address,
             socket: None,
             host,
             labels,
@@ -235,20 +248,22 @@ impl Endpoint {
         &self.access
     }
 
-    pub(super) fn socket(&self) -> Option<&PathBuf> {
-        self.socket.as_ref()
+    /// Returns the way to the endpoint. A dial ends before a scrape of that length, so that a step which
+    /// hangs is named.
+    pub(super) async fn dialer(&self, scrape: Duration) -> Result<Dialer, ScrapeError> {
+        let dialer = Dialer::new([self.address.clone()])
+            .lookup(lookup)
+            // As in Prometheus: metrics are near, and a proxy of the environment is for the internet.
+            .proxies(Proxies::none())
+            .timeout(scrape.mul_f64(0.9));
+        if self.is_encrypted() {
+            return Ok(dialer.tls(self.access.load_tls().await?));
+        }
+        Ok(dialer)
     }
 
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
-    }
-
-    /// Returns the host without brackets, and the port.
-    pub(crate) fn host_and_port(&self) -> (&str, u16) {
-        let host = self.uri.host().expect("an endpoint has a host");
-        // A URL has an IPv6 address in brackets, and sockets know none.
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        (host, port(&self.uri))
     }
 
     pub(crate) fn accept(&self) -> &'static str {
@@ -282,6 +297,19 @@ pub(super) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(default)
 }
 
+/// Resolves a host. In a pod, a lookup often returns `::1` although nobody listens there or the interface
+/// is missing, so 127.0.0.1 comes first and nothing is looked up.
+fn lookup(host: &str, port: u16) -> BoxFuture<io::Result<Vec<SocketAddr>>> {
+    if !host.eq_ignore_ascii_case("localhost") {
+        return SystemLookup.lookup(host, port);
+    }
+    let addresses = vec![
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ];
+    Box::pin(std::future::ready(Ok(addresses)))
+}
+
 /// Splits a URL of a Unix socket into its scheme, the path of the socket, and the target of the request.
 fn split_socket(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://unix:")?;
@@ -294,19 +322,23 @@ fn split_socket(url: &str) -> Option<(&str, &str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn a_url_names_source_instance_and_address() {
         let endpoint = Endpoint::new("http://[::1]:9100/metrics?collect=cpu").unwrap();
         assert_eq!(endpoint.source(), "http://[::1]:9100/metrics?collect=cpu");
-        assert_eq!(endpoint.host_and_port(), ("::1", 9100));
+        assert_eq!(endpoint.address.to_string(), "http://[::1]:9100");
         assert_eq!(endpoint.labels()["instance"], "[::1]:9100");
         let endpoint = Endpoint::new("http://node.example").unwrap();
-        assert_eq!(endpoint.host_and_port(), ("node.example", 80));
+        assert_eq!(endpoint.address.to_string(), "http://node.example:80");
         assert_eq!(endpoint.labels()["instance"], "node.example:80");
         let endpoint = Endpoint::new("https://node.example/metrics").unwrap();
-        assert_eq!(endpoint.host_and_port(), ("node.example", 443));
+        assert_eq!(endpoint.address.to_string(), "https://node.example:443");
         assert_eq!(endpoint.labels()["instance"], "node.example:443");
         let url = "https://unix:/run/a.sock:/metrics?x=:/1";
         let endpoint = Endpoint::new(url).unwrap();
@@ -378,5 +410,37 @@ mod tests {
             endpoint.labels().iter().collect::<Vec<_>>(),
             [(&"job".to_owned(), &"node".to_owned())]
         );
+    }
+
+    async fn reached(port: u16) -> Result<(), String> {
+        let dialer = Endpoint::local(port).dialer(Duration::from_secs(10)).await;
+        let dialled = dialer.unwrap().connect().await;
+        dialled
+            .map(|_| ())
+            .map_err(|error| ScrapeError::Unreachable(error).to_string())
+    }
+
+    #[tokio::test]
+    async fn localhost_is_reached_on_either_family_and_failures_name_both() {
+        for ip in [
+            Ipv4Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let Ok(listener) = TcpListener::bind((ip, 0)).await else {
+                // The machine has no IPv6: there is nothing to reach.
+                continue;
+            };
+            let port = listener.local_addr().unwrap().port();
+            reached(port).await.unwrap();
+            drop(listener);
+            let text = reached(port).await.unwrap_err();
+            let url =
+                format!("cannot connect: http://localhost:{port} (127.0.0.1:{port}): connecting: ");
+            assert!(text.starts_with(&url), "{text}");
+            assert!(
+                text.contains(&format!(" ([::1]:{port}): connecting: ")),
+                "{text}"
+            );
+        }
     }
 }

@@ -1,36 +1,22 @@
 //! Errors of a scrape.
 
-use std::{error::Error, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
-use steadfast::{CredentialsError, tls::TlsError};
+use steadfast::{
+    CredentialsError,
+    dial::{DialErrors, Step},
+    tls::TlsError,
+};
 
 /// The reason why a scrape was missed. Its text says what happened and what can be done, its sources
 /// why.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScrapeError {
-    /// The host name has no address.
-    #[error("cannot resolve host: {host}")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// The resolver's error; `None` if it found the name but no address.
-        #[source]
-        error: Option<io::Error>,
-    },
-    /// No address accepts a connection.
+    /// No connection could be made. The text has every address, with the step that failed.
     #[error("cannot connect: {0}")]
-    Connect(ConnectFailures),
-    /// The endpoint's Unix socket accepts no connection.
-    #[error("cannot connect to the socket {path}")]
-    Socket {
-        /// The path of the socket.
-        path: String,
-        /// The cause.
-        #[source]
-        error: io::Error,
-    },
-    /// TLS could not be established.
+    Unreachable(DialErrors),
+    /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(TlsError),
     /// The credentials could not be read.
@@ -87,27 +73,16 @@ pub enum ScrapeError {
     },
 }
 
-/// The addresses of a host, each with the reason why it was not connected to.
-#[derive(Debug)]
-pub struct ConnectFailures(pub Vec<(SocketAddr, io::Error)>);
-
-impl fmt::Display for ConnectFailures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (address, error)) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{address}: {error}")?;
-        }
-        Ok(())
-    }
-}
-
 impl ScrapeError {
     /// Returns the reason as the value of a label.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Resolve { .. } => "resolve",
-            Self::Connect(_) | Self::Socket { .. } => "connect",
+            Self::Unreachable(errors) => match errors.errors().last().map(|error| error.step) {
+                Some(Step::Resolve) => "resolve",
+                Some(Step::Tls) => "tls",
+                _ => "connect",
+            },
             Self::Tls(_) => "tls",
             Self::Credentials(_) => "credentials",
             Self::Timeout(_) => "timeout",

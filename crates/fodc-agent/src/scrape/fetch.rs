@@ -1,6 +1,6 @@
 //! Requests the page of one endpoint.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
@@ -12,19 +12,12 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use steadfast::tls::{Tls, TlsError};
+use steadfast::dial::Dialer;
 use steadfast_exposition::Format;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
-    task::{spawn_blocking, yield_now},
-    time::Instant,
-};
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     Endpoint, ScrapeError, ScrapeLimits,
-    access::ALPN,
-    address::connect,
     body::Body,
     connection::{Connection, Failure},
     endpoint::port,
@@ -47,8 +40,8 @@ pub(crate) struct Fetcher {
     endpoint: Endpoint,
     limits: ScrapeLimits,
     connection: Option<Connection>,
-    /// Loaded at the first scrape that needs it.
-    tls: Option<Tls>,
+    /// Made at the first scrape: it reads the files of TLS.
+    dialer: Option<Dialer>,
     /// The time since which the sink has not taken a piece of the page.
     blocked_since: Option<Instant>,
     /// Nothing of the page has been passed on.
@@ -64,7 +57,7 @@ impl Fetcher {
             endpoint,
             limits,
             connection: None,
-            tls: None,
+            dialer: None,
             blocked_since: None,
             is_at_start: true,
         }
@@ -141,41 +134,17 @@ impl Fetcher {
     }
 
     async fn connect(&mut self) -> Result<Connection, ScrapeError> {
-        if let Some(path) = self.endpoint.socket() {
-            let failed = |error| ScrapeError::Socket {
-                path: path.display().to_string(),
-                error,
-            };
-            let stream = UnixStream::connect(path).await.map_err(failed)?;
-            return self.secure(stream).await;
-        }
-        let (host, port) = self.endpoint.host_and_port();
-        let stream = connect(host, port, self.limits.timeout).await?;
-        self.secure(stream).await
-    }
-
-    /// Does the handshakes of TLS, if the endpoint has it, and of HTTP.
-    async fn secure<S>(&mut self, stream: S) -> Result<Connection, ScrapeError>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        if !self.endpoint.is_encrypted() {
-            return Connection::handshake(stream).await;
-        }
-        let tls = if let Some(tls) = self.tls.take() {
-            tls
+        let dialer = if let Some(dialer) = self.dialer.take() {
+            dialer
         } else {
-            let options = self.endpoint.demands().tls.clone();
-            // Not on a thread of the runtime: the authorities of the system are some hundred files.
-            spawn_blocking(move || options.load(ALPN))
-                .await
-                .unwrap_or_else(|failed| Err(TlsError::Handshake(Arc::new(failed.into()))))
-                .map_err(ScrapeError::Tls)?
+            self.endpoint.dialer(self.limits.timeout).await?
         };
-        // Kept, whatever the handshake says: it reads changed files by itself.
-        let tls = self.tls.insert(tls);
-        let (host, _) = self.endpoint.host_and_port();
-        let stream = tls.connect(host, stream).await.map_err(ScrapeError::Tls)?;
+        // Kept, whatever the dial says: changed files of TLS are read by the handshake.
+        let dialer = self.dialer.insert(dialer);
+        // A clone tries the addresses in the order of the resolver. The dialer itself would go from one
+        // to the next, and each may be another process with the same name.
+        let dialled = dialer.clone().connect().await;
+        let stream = dialled.map_err(ScrapeError::Unreachable)?.stream;
         Connection::handshake(stream).await
     }
 
