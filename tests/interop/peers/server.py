@@ -28,9 +28,10 @@ class _Stream:
 
 
 class Server(wire.service.StreamerServiceServicer):
-    """A server on a port of its own. `operators` is the spelling it takes; the other is refused."""
+    """A server on a port of its own. `operators` is the spelling it takes; the other is refused.
+    With `credentials` it speaks TLS."""
 
-    def __init__(self, operators=SYMBOLS, port=0):
+    def __init__(self, operators=SYMBOLS, port=0, credentials=None, interceptors=()):
         self.operators = operators
         self.lock = threading.Lock()
         self.registered = {}
@@ -38,9 +39,14 @@ class Server(wire.service.StreamerServiceServicer):
         self.received = []
         self.refusals = {}
         self.muted = False
-        self._grpc = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
+        self._grpc = grpc.server(futures.ThreadPoolExecutor(max_workers=16), interceptors=interceptors)
         wire.service.add_StreamerServiceServicer_to_server(self, self._grpc)
-        self.port = self._grpc.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        self.port = (
+            self._grpc.add_secure_port(address, credentials)
+            if credentials
+            else self._grpc.add_insecure_port(address)
+        )
         self.address = f"127.0.0.1:{self.port}"
         self._grpc.start()
 
