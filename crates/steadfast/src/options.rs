@@ -18,16 +18,12 @@ use crate::{backpressure::Backpressure, credentials::CallCredentials, state_even
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use steadfast::{LinkOptions, StateEvent};
+/// use steadfast::LinkOptions;
 ///
 /// let options = LinkOptions::new()
 ///     .name("orders")
 ///     .configure(|config| config.max_backoff = Duration::from_secs(10))
-///     .on_state_change(|event| {
-///         if let StateEvent::Changed(transition) = event {
-///             println!("{} -> {}", transition.from, transition.to);
-///         }
-///     });
+///     .on_state_change(|event| println!("{event}"));
 /// ```
 pub struct LinkOptions {
     pub(crate) name: Option<Arc<str>>,

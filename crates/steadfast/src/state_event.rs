@@ -1,5 +1,7 @@
 //! Calls an observer for every state transition, without waiting for it.
 
+use std::fmt;
+
 use steadfast_session::Transition;
 use tokio::sync::mpsc;
 
@@ -12,6 +14,16 @@ pub enum StateEvent {
     ///
     /// [`crate::Link::status`] has the current state and the most recent transitions.
     Missed(u64),
+}
+
+/// One plain line.
+impl fmt::Display for StateEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed(transition) => transition.fmt(f),
+            Self::Missed(number) => write!(f, "missed {number} transitions"),
+        }
+    }
 }
 
 /// The capacity of the queue to the callback. A link makes at most a few transitions per second, so
@@ -116,6 +128,8 @@ mod tests {
             StateEvent::Changed(transition(1_101)),
         ];
         assert_eq!(later, expected);
+        assert_eq!(later[0].to_string(), "missed 76 transitions");
+        assert_eq!(later[1].to_string(), transition(1_100).to_string());
     }
 
     #[tokio::test]

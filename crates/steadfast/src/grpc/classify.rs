@@ -72,8 +72,15 @@ fn wants_calm(status: &Status) -> bool {
         .any(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
+/// Returns true if the call was dropped because its connection had ended.
+pub(super) fn is_cancelled(status: &Status) -> bool {
+    sources(status)
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(|error| error.is_canceled() || error.is_closed())
+}
+
 /// Returns what to do about a connection that was lost before the response headers.
-pub(super) fn remedy(status: &Status) -> &'static str {
+pub(super) fn remedy(status: &Status, encrypted: bool) -> &'static str {
     let known = sources(status).find_map(|error| {
         let h2 = error.downcast_ref::<h2::Error>();
         let reason = h2
@@ -89,10 +96,13 @@ pub(super) fn remedy(status: &Status) -> &'static str {
         }
         None
     });
-    known.unwrap_or(
+    known.unwrap_or(if encrypted {
+        // Some servers, as those of grpcio, do not say so.
+        "check whether the server requires a client certificate, and speaks HTTP/2 there"
+    } else {
         "check the port, and whether the server speaks HTTP/2 there, or requires https:// or a client \
-         certificate",
-    )
+         certificate"
+    })
 }
 
 /// Describes a loss by its cause alone. The layers between (tonic, hyper, h2) only say that an error
@@ -107,17 +117,26 @@ fn loss(status: &Status) -> String {
 
 fn cause(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
-        return Some(error.to_string());
+        return Some(without_manual(error));
     }
     let error = error.downcast_ref::<h2::Error>()?;
     match (error.get_io(), error.reason()) {
-        (Some(error), _) => Some(error.to_string()),
+        (Some(error), _) => Some(without_manual(error)),
         (None, Some(reason)) if error.is_remote() => {
             Some(format!("ended by the peer (h2: {})", reason.description()))
         }
         (None, Some(reason)) => Some(format!("h2: {}", reason.description())),
         (None, None) => None,
     }
+}
+
+/// Returns the text of an error without the address of rustls' manual, which is for programmers.
+fn without_manual(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(": https://docs.rs/rustls") {
+        text.truncate(end);
+    }
+    text
 }
 
 fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {

@@ -47,7 +47,11 @@ struct Inner {
     dialer: Arc<Dialer>,
     /// The servers that the dial's round had no need to try. Empty once a call has had an outcome.
     untried: Mutex<Vec<Address>>,
+    failure: Failure,
 }
+
+/// The error that ended the connection.
+type Failure = Arc<Mutex<Option<hyper::Error>>>;
 
 /// The receiving half of a gRPC stream.
 #[derive(Debug)]
@@ -88,7 +92,12 @@ impl Connection {
             .end(&reset_on_drop, async { handshake.await.map_err(other) })
             .await
             .map_err(|cause| unreachable(vec![way.failed(Step::Http2, cause)].into()))?;
-        tasks.spawn_connection(connection);
+        let failure = Failure::default();
+        let noted = Arc::clone(&failure);
+        tasks.spawn_connection(async move {
+            let error = connection.await.err();
+            *noted.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        });
         Ok(Self {
             inner: Arc::new(Inner {
                 requests,
@@ -99,6 +108,7 @@ impl Connection {
                 reset_on_drop,
                 dialer,
                 untried,
+                failure,
             }),
         })
     }
@@ -200,6 +210,21 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> DialCause {
 }
 
 impl Inner {
+    /// Returns the status of the connection's own error if the call only learned that the connection is
+    /// gone: a server that refuses a client's certificate may end it before the call is sent.
+    fn cause(&self, status: Status) -> Status {
+        if !classify::is_cancelled(&status) {
+            return status;
+        }
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = failure.take();
+        error.map_or(status, |error| Status::from_error(Box::new(error)))
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.origin.scheme() == Some(&http::uri::Scheme::HTTPS)
+    }
+
     fn take_untried(&self) -> Vec<Address> {
         std::mem::take(&mut *self.untried.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -207,6 +232,7 @@ impl Inner {
     /// Returns the end of a call whose headers did not arrive. If the connection is why, it says which
     /// one. The dial's round goes on with the servers that it has not tried.
     fn refused(&self, status: Status, untried: Vec<Address>) -> End {
+        let status = self.cause(status);
         let mut end = classify::end(&status);
         // Not if the peer asks for patience or new credentials: other servers would, too.
         if end.advice == Advice::Retry && !untried.is_empty() {
@@ -216,7 +242,7 @@ impl Inner {
         if let Reason::Lost(detail) = &mut end.reason {
             let cause = DialCause::Other {
                 text: detail.as_str().to_owned(),
-                remedy: Some(classify::remedy(&status)),
+                remedy: Some(classify::remedy(&status, self.is_encrypted())),
                 source: Arc::new(status),
             };
             *detail = Detail::from_error(self.way.failed(Step::Headers, cause));

@@ -306,6 +306,8 @@ async fn peers_that_speak_something_else_are_recognised() {
     let encrypted = Relay::start(Front::tls(server_config(&certificate, None)), upstream.addr);
     let page = Relay::start(Front::Says("HTTP/1.1 400 Bad Request\r\n\r\n"), nobody());
     let silent = Relay::start(Front::Says(""), nobody());
+    // Closes after the handshake, without a word.
+    let closing = Relay::start(Front::tls(server_config(&certificate, None)), nobody());
     let tls = load(&Files::new(&ours).options());
     let plain = |relay: &Relay| Dialer::new([relay.addr.into()]);
     for (dialer, text) in [
@@ -316,10 +318,15 @@ async fn peers_that_speak_something_else_are_recognised() {
             plain(&page).tls(tls.clone()),
             "the server does not speak TLS here",
         ),
+        (
+            plain(&closing).tls(tls.clone()),
+            "; check whether the server requires a client certificate",
+        ),
         (plain(&silent).tls(tls), "TLS: "),
     ] {
         let failed = failure(dialer).await;
         assert!(failed.contains(text), "{failed}");
+        assert!(!failed.contains("docs.rs"), "{failed}");
     }
 }
 
@@ -402,8 +409,12 @@ async fn hanging_steps_end_at_the_dial_timeout_and_are_named() {
 
 #[tokio::test]
 async fn rotated_certificates_cost_no_stream() {
-    const ROTATIONS: usize = 10;
-    const STREAMS: usize = 50;
+    const ROTATIONS: usize = 100;
+    const STREAMS: usize = 1_000;
+    // Four descriptors per stream: its two connections have both ends in this process.
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
     let upstream = Server::start(server::echo);
     let authority = Authority::new("generation 0");
     let files = Files::new(&authority);
@@ -415,9 +426,14 @@ async fn rotated_certificates_cost_no_stream() {
     let tls = load(&files.options_with_identity());
     let url = format!("https://localhost:{}", relay.addr.port());
     let connect = || start(dialer(&url).tls(tls.clone()));
-    let mut streams: Vec<_> = (0..STREAMS).map(|_| connect()).collect();
-    for stream in &streams {
-        stream.live(1).await;
+    let mut links = Vec::new();
+    // In groups, so that no handshake waits for longer than a dial may take.
+    while links.len() < STREAMS {
+        let group: Vec<_> = (0..50).map(|_| connect()).collect();
+        for link in &group {
+            link.live(1).await;
+        }
+        links.extend(group);
     }
     for generation in 1..=ROTATIONS {
         // Everything is new: the authority, the server's certificate and the client's.
@@ -427,12 +443,19 @@ async fn rotated_certificates_cost_no_stream() {
         *current.lock().unwrap() = config(&authority);
         let newest = connect();
         newest.live(1).await;
-        streams.push(newest);
+        links.push(newest);
     }
     assert_eq!(tls.counters().reloads, ROTATIONS as u64);
     assert_eq!(tls.counters().failed_reloads, 0);
-    for stream in &streams {
-        let status = stream.link.status();
+    for running in &mut links {
+        while running.events.try_recv().is_ok() {}
+        // Each stream still carries a note there and back.
+        running.link.command(note(7)).unwrap();
+        let NoteEvent::Note(returned) = running.next().await else {
+            panic!("a stream ended");
+        };
+        assert_eq!(returned.number, 7);
+        let status = running.link.status();
         assert_eq!((status.streams_established, status.failed_attempts), (1, 0));
     }
     assert_eq!(relay.accepted(), (STREAMS + ROTATIONS) as u64);

@@ -23,15 +23,11 @@ use steadfast_streamer_core::client::{self, Core, Limits, SessionSecret};
 /// Builds a [`Client`]. Every setting has a default; [`Builder::build`] checks them.
 ///
 /// ```no_run
-/// use steadfast::{LinkOptions, StateEvent};
+/// use steadfast::LinkOptions;
 /// use steadfast_streamer::Client;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let link = LinkOptions::new().on_state_change(|event| {
-///     if let StateEvent::Changed(transition) = event {
-///         println!("{} -> {}", transition.from, transition.to);
-///     }
-/// });
+/// let link = LinkOptions::new().on_state_change(|event| println!("{event}"));
 /// let client = Client::builder("127.0.0.1:9000")
 ///     .client_id("billing-7")
 ///     .max_message_bytes(16 << 20)
