@@ -54,7 +54,7 @@ use self::{
     heartbeats::Heartbeats,
     plain::PlainStream,
     profile::ProfileStream,
-    received::{Content, Delivery},
+    received::{Content, Delivery, Kind, Response},
     subscriptions::Subscriptions,
     violation::Violation,
 };
@@ -159,7 +159,9 @@ impl Core {
         }
         match &mut self.stream {
             // No server has it, so there is nobody to tell.
-            Stream::Closed | Stream::Greeting => self.subscriptions.remove(id),
+            Stream::Closed | Stream::Greeting => {
+                self.subscriptions.remove(id);
+            }
             Stream::Plain(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
             Stream::Profile(stream) => stream.unsubscribe(id, &mut self.subscriptions, cx),
         }
@@ -274,17 +276,28 @@ impl Core {
     fn receive(&mut self, now: Time, message: ServerMessage, cx: &mut Cx) -> Result<(), Violation> {
         let subscriptions = &mut self.subscriptions;
         let payload = match (message.into_content(), &mut self.stream) {
-            (Content::Delivery(delivery), Stream::Profile(stream)) => {
+            (Content::Encoded(Kind::Delivery, delivery), Stream::Profile(stream)) => {
                 return stream.on_delivery(&delivery, subscriptions, cx);
             }
-            (Content::Delivery(delivery), Stream::Plain(stream)) => {
+            (Content::Encoded(Kind::Delivery, delivery), Stream::Plain(stream)) => {
                 return stream.on_delivery(&delivery, subscriptions, cx);
             }
             // Nothing was requested on this stream yet.
-            (Content::Delivery(delivery), Stream::Greeting | Stream::Closed) => {
+            (Content::Encoded(Kind::Delivery, delivery), Stream::Greeting | Stream::Closed) => {
                 let ids = Delivery::read(&delivery)?.ids.len();
                 subscriptions.counters.unknown_ids += ids as u64;
                 return Ok(());
+            }
+            (Content::Encoded(Kind::Response, response), stream) => {
+                let response = Response::read(&response)?;
+                return match stream {
+                    Stream::Plain(stream) => stream.on_response(now, &response, subscriptions, cx),
+                    Stream::Profile(stream) => stream.on_response(&response, subscriptions, cx),
+                    Stream::Greeting | Stream::Closed => {
+                        subscriptions.counters.stray_responses += 1;
+                        Ok(())
+                    }
+                };
             }
             (Content::Other(payload), _) => payload.map(|payload| *payload),
         };
@@ -295,15 +308,6 @@ impl Core {
             // reason.
             (Some(Payload::Final(last)), _) => cx.fail(greeting::read_final(last)?),
             (Some(Payload::Drain(drain)), _) => cx.signal(Signal::Drain(drain.reason)),
-            (Some(Payload::SubscribeResponse(response)), Stream::Plain(stream)) => {
-                stream.on_response(now, &response, subscriptions, cx)?;
-            }
-            (Some(Payload::SubscribeResponse(response)), Stream::Profile(stream)) => {
-                stream.on_response(&response, subscriptions, cx)?;
-            }
-            (Some(Payload::SubscribeResponse(_)), Stream::Greeting | Stream::Closed) => {
-                subscriptions.counters.stray_responses += 1;
-            }
             (Some(Payload::Progress(progress)), Stream::Profile(stream)) => {
                 stream.on_progress(&progress, subscriptions, cx)?;
             }
@@ -319,7 +323,8 @@ impl Core {
                     | Payload::Progress(_)
                     | Payload::UnsubscribeAck(_)
                     | Payload::Snapshot(_)
-                    | Payload::Delivery(_),
+                    | Payload::Delivery(_)
+                    | Payload::SubscribeResponse(_),
                 )
                 | None,
                 _,

@@ -163,8 +163,34 @@ impl Hub {
     /// Inputs for streams that have ended are ignored: they crossed the end. Time never goes back; an
     /// earlier `now` counts as the latest one.
     pub fn step(&mut self, now: Time, input: Input, out: &mut Vec<Action>) -> Option<Time> {
+        self.step_all(now, [input], out)
+    }
+
+    /// Handles inputs that arrived together, each as [`step`](Self::step) does. What they send on one
+    /// stream leaves in one [`Action::Send`].
+    pub fn step_all(
+        &mut self,
+        now: Time,
+        inputs: impl IntoIterator<Item = Input>,
+        out: &mut Vec<Action>,
+    ) -> Option<Time> {
         self.cx.now = self.cx.now.max(now);
         std::mem::swap(&mut self.cx.actions, out);
+        for input in inputs {
+            self.handle(input);
+        }
+        self.catch_up
+            .start(&mut self.streams, &mut self.matching, &mut self.cx);
+        self.documents
+            .start(&mut self.streams, &self.subscriptions, &mut self.cx);
+        // After the pages were started, so that all messages of a stream leave in one `Send`: one
+        // buffer and one wake-up of its transport (decision 0018).
+        self.flush();
+        std::mem::swap(&mut self.cx.actions, out);
+        self.deadline()
+    }
+
+    fn handle(&mut self, input: Input) {
         // Messages match nothing: with a slice for each, a burst of them would hold up the one
         // behind it for as many slices.
         let matches = matches!(
@@ -205,15 +231,6 @@ impl Hub {
                 None => self.run_slice(),
             }
         }
-        self.catch_up
-            .start(&mut self.streams, &mut self.matching, &mut self.cx);
-        self.documents
-            .start(&mut self.streams, &self.subscriptions, &mut self.cx);
-        // After the pages were started, so that all messages of a stream leave in one `Send`: one
-        // buffer and one wake-up of its transport (decision 0018).
-        self.flush();
-        std::mem::swap(&mut self.cx.actions, out);
-        self.deadline()
     }
 
     /// Passes the messages of all streams on to the driver, those of a stream together.

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use steadfast_session::Time;
-use steadfast_wire::streamer::{self as wire, gateway_message::Payload};
+use steadfast_wire::streamer::gateway_message::Payload;
 
 use super::{
     Change, Config, Cx, GapReason, Item, SubscriptionId, Violation,
@@ -14,7 +14,7 @@ use super::{
     load::Load,
     message::Variable,
     probes::Probes,
-    received::Delivery,
+    received::{Delivery, Response},
     refusal::RefusalKind,
     restore::Restore,
     send,
@@ -72,8 +72,8 @@ impl PlainStream {
     ) {
         send_unsubscribe(id, subscriptions, cx);
         self.forget(id, subscriptions);
-        subscriptions.remove(id);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.remove(id);
+        self.restore.on_answered(awaited, cx);
     }
 
     pub(super) fn on_taken(
@@ -153,11 +153,11 @@ impl PlainStream {
     pub(super) fn on_response(
         &mut self,
         now: Time,
-        response: &wire::SubscribeResponse,
+        response: &Response<'_>,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let Some(id) = subscriptions.find(&response.subscription_id) else {
+        let Some(id) = subscriptions.find(response.subscription_id) else {
             return Ok(());
         };
         match &mut subscriptions[id].state {
@@ -171,7 +171,7 @@ impl PlainStream {
                     // the newest.
                     self.on_accepted(now, id, request, subscriptions, cx);
                 } else {
-                    self.on_refused(id, request, &response.error, subscriptions, cx);
+                    self.on_refused(id, request, response.error, subscriptions, cx);
                 }
             }
             SubscribeState::Active { probed, .. } => {
@@ -201,8 +201,8 @@ impl PlainStream {
         if has_two_spellings(&subscriptions[id].filter) {
             subscriptions.spelling = request.spelling;
         }
-        subscriptions.acknowledge(id, request, None, false, cx);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.acknowledge(id, request, None, false, cx);
+        self.restore.on_answered(awaited, cx);
         if let Some(probe) = self.probes.on_acknowledged(now, id, subscriptions) {
             send(cx, probe);
         }
@@ -279,8 +279,8 @@ impl PlainStream {
         cx: &mut Cx,
     ) {
         self.forget(id, subscriptions);
-        subscriptions.refuse(id, permanent, error, cx);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.refuse(id, permanent, error, cx);
+        self.restore.on_answered(awaited, cx);
     }
 
     fn forget(&mut self, id: SubscriptionId, subscriptions: &Subscriptions) {
@@ -298,7 +298,8 @@ pub(super) fn subscribe(id: SubscriptionId, subscriptions: &mut Subscriptions, c
     if subscriptions[id].needs_profile() {
         // Without the documents, the application would take an empty state for a whole one; a start
         // from now would skip older changes without a gap; and a key with a dot would be another field.
-        return subscriptions.refuse(id, true, NO_PROFILE, cx);
+        subscriptions.refuse(id, true, NO_PROFILE, cx);
+        return;
     }
     let request = Request::first(subscriptions.spelling);
     send_request(id, request, subscriptions, cx);

@@ -5,10 +5,9 @@ use std::time::Duration;
 use steadfast_session::Time;
 
 use super::{
-    ClientMessage, SubscriptionId, Violation, message::Variable, refusal::RefusalKind,
-    subscription::SubscribeState, subscriptions::Subscriptions,
+    ClientMessage, SubscriptionId, Violation, message::Variable, received::Response,
+    refusal::RefusalKind, subscription::SubscribeState, subscriptions::Subscriptions,
 };
-use steadfast_wire::streamer as wire;
 
 /// Repeats one subscribe request per interval. A server that still has the subscription answers
 /// that its id exists.
@@ -108,12 +107,9 @@ impl Probes {
     /// # Errors
     ///
     /// [`Violation::Evicted`] if the peer did not have the subscription any more.
-    pub(super) fn on_response(
-        &mut self,
-        response: &wire::SubscribeResponse,
-    ) -> Result<(), Violation> {
+    pub(super) fn on_response(&mut self, response: &Response<'_>) -> Result<(), Violation> {
         if !response.success {
-            self.conclusive |= RefusalKind::classify(&response.error) == RefusalKind::IdTaken;
+            self.conclusive |= RefusalKind::classify(response.error) == RefusalKind::IdTaken;
             return Ok(());
         }
         if self.conclusive {

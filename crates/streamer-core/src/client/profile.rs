@@ -12,7 +12,7 @@ use super::{
     credit::Credit,
     cursor::{Continuity, Rejected},
     message::Variable,
-    received::{Delivery, ReceivedEvent},
+    received::{Delivery, ReceivedEvent, Response},
     restore::Restore,
     send,
     snapshot::SnapshotState,
@@ -69,8 +69,8 @@ impl ProfileStream {
         send(cx, Payload::Unsubscribe(request));
         // Removed at once: the server's acknowledgement changes nothing for the application.
         self.catch_up.remove(id);
-        subscriptions.remove(id);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.remove(id);
+        self.restore.on_answered(awaited, cx);
     }
 
     pub(super) fn on_delivery(
@@ -220,11 +220,11 @@ impl ProfileStream {
 
     pub(super) fn on_response(
         &mut self,
-        response: &wire::SubscribeResponse,
+        response: &Response<'_>,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
-        let Some(id) = subscriptions.find(&response.subscription_id) else {
+        let Some(id) = subscriptions.find(response.subscription_id) else {
             return Ok(());
         };
         // By number: a subscription that is requested again may get the response to its older
@@ -253,7 +253,7 @@ impl ProfileStream {
         &mut self,
         id: SubscriptionId,
         request: Request,
-        response: &wire::SubscribeResponse,
+        response: &Response<'_>,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
@@ -306,8 +306,8 @@ impl ProfileStream {
         }
         let is_open = subscriptions[id].snapshot.is_open();
         let position = (!is_open).then_some(resumes_at);
-        subscriptions.acknowledge(id, request, position, response.taken_over, cx);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.acknowledge(id, request, position, response.taken_over, cx);
+        self.restore.on_answered(awaited, cx);
         Ok(())
     }
 
@@ -322,7 +322,7 @@ impl ProfileStream {
     fn on_late_resync(
         &mut self,
         id: SubscriptionId,
-        response: &wire::SubscribeResponse,
+        response: &Response<'_>,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
@@ -433,7 +433,7 @@ impl ProfileStream {
         &mut self,
         id: SubscriptionId,
         request: Request,
-        response: &wire::SubscribeResponse,
+        response: &Response<'_>,
         subscriptions: &mut Subscriptions,
         cx: &mut Cx,
     ) -> Result<(), Violation> {
@@ -442,7 +442,7 @@ impl ProfileStream {
         let relied_on = subscriptions[id].acknowledged;
         let rejects_position = match code {
             wire::RefusalCode::Invalid | wire::RefusalCode::Denied => {
-                self.refuse(id, true, &response.error, subscriptions, cx);
+                self.refuse(id, true, response.error, subscriptions, cx);
                 return Ok(());
             }
             // A full server says nothing about the position.
@@ -456,9 +456,9 @@ impl ProfileStream {
         if rejects_position && subscriptions.reject(id) == Rejected::GivenUp {
             send_request(id, request, subscriptions, cx);
         } else if relied_on {
-            subscriptions.fail_restore(id, &response.error, cx);
+            subscriptions.fail_restore(id, response.error, cx);
         } else {
-            self.refuse(id, false, &response.error, subscriptions, cx);
+            self.refuse(id, false, response.error, subscriptions, cx);
         }
         Ok(())
     }
@@ -472,8 +472,8 @@ impl ProfileStream {
         cx: &mut Cx,
     ) {
         self.catch_up.remove(id);
-        subscriptions.refuse(id, permanent, error, cx);
-        self.restore.on_answered(id, cx);
+        let awaited = subscriptions.refuse(id, permanent, error, cx);
+        self.restore.on_answered(awaited, cx);
     }
 }
 

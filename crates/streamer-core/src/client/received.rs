@@ -1,4 +1,5 @@
-//! Messages of the server. A delivery is read in place instead of into a copy of each part.
+//! Messages of the server. The frequent ones, deliveries and responses, are read in place instead of into a
+//! copy of each part.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -15,18 +16,45 @@ use crate::Position;
 
 /// A message of the server.
 ///
-/// It decodes from a [`StreamerMessage`] and agrees with it on what is malformed, except that a delivery is
-/// read only when the core handles it. That leaves its parts where they were received.
+/// It decodes from a [`StreamerMessage`] and agrees with it on what is malformed, except that a delivery or
+/// a response is read only when the core handles it. That leaves its parts where they were received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerMessage(pub(super) Content);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
-    /// An encoded [`wire::EventDelivery`].
-    Delivery(Bytes),
+    /// An encoded message of one of these kinds.
+    Encoded(Kind, Bytes),
     /// Anything else, boxed so that a delivery is moved cheaply. `None` if there is nothing that is known.
-    /// Also a delivery that other fields followed, until the core handles it.
+    /// Also a delivery or response that other fields followed, until the core handles it.
     Other(Option<Box<Payload>>),
+}
+
+/// The kinds of messages that are kept encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A [`wire::EventDelivery`].
+    Delivery,
+    /// A [`wire::SubscribeResponse`].
+    Response,
+}
+
+/// The parts of a response to a subscribe request.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "the fields of the message")]
+pub(super) struct Response<'a> {
+    pub(super) subscription_id: &'a str,
+    pub(super) success: bool,
+    pub(super) error: &'a str,
+    pub(super) position: Option<wire::Position>,
+    pub(super) resync: Option<wire::Resync>,
+    pub(super) code: i32,
+    pub(super) taken_over: bool,
+    pub(super) request: u64,
+    pub(super) snapshot: bool,
+    pub(super) left: bool,
+    pub(super) window: bool,
+    pub(super) start: bool,
 }
 
 /// The parts of a delivery.
@@ -68,11 +96,11 @@ pub(crate) enum Malformed {
 /// The fields of an encoded message, in their order.
 struct Fields<'a>(&'a [u8]);
 
-/// The value of a field, as far as deliveries have such values.
+/// The value of a field, as far as these messages have such values.
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// A value of a type that no field of a delivery has.
+    /// A value of a type that none of their fields has.
     Other,
 }
 
@@ -108,6 +136,38 @@ impl<'a> Delivery<'a> {
 
     pub(super) fn position(&self) -> Option<Position> {
         self.position.map(Position::from)
+    }
+}
+
+impl<'a> Response<'a> {
+    /// Reads an encoded [`wire::SubscribeResponse`].
+    pub(super) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut response = Self::default();
+        let mut fields = Fields(message);
+        while let Some((tag, value)) = fields.next()? {
+            match (tag, value) {
+                (1, Value::Bytes(id)) => response.subscription_id = std::str::from_utf8(id)?,
+                (2, Value::Number(success)) => response.success = success != 0,
+                (3, Value::Bytes(error)) => response.error = std::str::from_utf8(error)?,
+                (100, Value::Bytes(position)) => {
+                    response.position.get_or_insert_default().merge(position)?;
+                }
+                (101, Value::Bytes(resync)) => {
+                    response.resync.get_or_insert_default().merge(resync)?;
+                }
+                (102, Value::Number(code)) => response.code = code as i32,
+                (103, Value::Number(taken_over)) => response.taken_over = taken_over != 0,
+                (104, Value::Number(request)) => response.request = request,
+                (105, Value::Number(snapshot)) => response.snapshot = snapshot != 0,
+                (106, Value::Number(left)) => response.left = left != 0,
+                (107, Value::Number(window)) => response.window = window != 0,
+                (108, Value::Number(start)) => response.start = start != 0,
+                (1..=3 | 100..=108, _) => return Err(Malformed::Type { tag }),
+                // Of a later version.
+                _ => {}
+            }
+        }
+        Ok(response)
     }
 }
 
@@ -174,8 +234,42 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The tag of [`Payload::Delivery`].
-const DELIVERY_TAG: u32 = 1;
+impl Kind {
+    fn of(payload: &Payload) -> Option<Self> {
+        match payload {
+            Payload::Delivery(_) => Some(Self::Delivery),
+            Payload::SubscribeResponse(_) => Some(Self::Response),
+            Payload::HeartbeatAck(_)
+            | Payload::Welcome(_)
+            | Payload::Progress(_)
+            | Payload::Drain(_)
+            | Payload::UnsubscribeAck(_)
+            | Payload::Final(_)
+            | Payload::Snapshot(_) => None,
+        }
+    }
+
+    fn of_tag(tag: u32) -> Option<Self> {
+        [Self::Delivery, Self::Response]
+            .into_iter()
+            .find(|kind| kind.tag() == tag)
+    }
+
+    /// Returns the tag of the kind in a [`StreamerMessage`].
+    fn tag(self) -> u32 {
+        match self {
+            Self::Delivery => 1,
+            Self::Response => 3,
+        }
+    }
+
+    fn decode(self, message: &[u8]) -> Result<Payload, DecodeError> {
+        Ok(match self {
+            Self::Delivery => Payload::Delivery(wire::EventDelivery::decode(message)?),
+            Self::Response => Payload::SubscribeResponse(wire::SubscribeResponse::decode(message)?),
+        })
+    }
+}
 
 impl Default for ServerMessage {
     fn default() -> Self {
@@ -184,10 +278,10 @@ impl Default for ServerMessage {
 }
 
 impl ServerMessage {
-    /// Returns the content, of a delivery always as it is encoded.
+    /// Returns the content, of the frequent kinds always as it is encoded.
     pub(super) fn into_content(self) -> Content {
         match self.0 {
-            Content::Other(Some(payload)) if matches!(*payload, Payload::Delivery(_)) => {
+            Content::Other(Some(payload)) if Kind::of(&payload).is_some() => {
                 let payload = Some(*payload);
                 Self::from(StreamerMessage { payload }).0
             }
@@ -199,7 +293,12 @@ impl ServerMessage {
 impl From<StreamerMessage> for ServerMessage {
     fn from(message: StreamerMessage) -> Self {
         Self(match message.payload {
-            Some(Payload::Delivery(delivery)) => Content::Delivery(delivery.encode_to_vec().into()),
+            Some(Payload::Delivery(delivery)) => {
+                Content::Encoded(Kind::Delivery, delivery.encode_to_vec().into())
+            }
+            Some(Payload::SubscribeResponse(response)) => {
+                Content::Encoded(Kind::Response, response.encode_to_vec().into())
+            }
             payload => Content::Other(payload.map(Box::new)),
         })
     }
@@ -210,10 +309,10 @@ impl Message for ServerMessage {
         match &self.0 {
             Content::Other(Some(payload)) => payload.encode(buffer),
             Content::Other(None) => {}
-            Content::Delivery(delivery) => {
-                encode_key(DELIVERY_TAG, WireType::LengthDelimited, buffer);
-                encode_varint(delivery.len() as u64, buffer);
-                buffer.put_slice(delivery);
+            Content::Encoded(kind, message) => {
+                encode_key(kind.tag(), WireType::LengthDelimited, buffer);
+                encode_varint(message.len() as u64, buffer);
+                buffer.put_slice(message);
             }
         }
     }
@@ -227,19 +326,20 @@ impl Message for ServerMessage {
     ) -> Result<(), DecodeError> {
         let payload = match &mut self.0 {
             // No peer sends a second payload. Protobuf merges it with the first, or takes the last.
-            Content::Delivery(first) => {
-                Some(Payload::Delivery(wire::EventDelivery::decode(&**first)?))
-            }
-            Content::Other(payload) => match payload.take().map(|it| *it) {
-                payload @ Some(Payload::Delivery(_)) => payload,
-                payload if tag != DELIVERY_TAG => payload,
-                _ => {
-                    let mut delivery = Bytes::new();
-                    prost::encoding::bytes::merge(wire_type, &mut delivery, buffer, context)?;
-                    self.0 = Content::Delivery(delivery);
+            Content::Encoded(kind, first) => Some(kind.decode(first)?),
+            Content::Other(payload) => {
+                let payload = payload.take().map(|it| *it);
+                let before = payload.as_ref().and_then(Kind::of);
+                if let Some(kind) = Kind::of_tag(tag)
+                    && before.is_none()
+                {
+                    let mut message = Bytes::new();
+                    prost::encoding::bytes::merge(wire_type, &mut message, buffer, context)?;
+                    self.0 = Content::Encoded(kind, message);
                     return Ok(());
                 }
-            },
+                payload
+            }
         };
         let mut message = StreamerMessage { payload };
         message.merge_field(tag, wire_type, buffer, context)?;
@@ -251,9 +351,9 @@ impl Message for ServerMessage {
     fn encoded_len(&self) -> usize {
         match &self.0 {
             Content::Other(payload) => payload.as_ref().map_or(0, |it| it.encoded_len()),
-            Content::Delivery(delivery) => {
-                let length = delivery.len();
-                key_len(DELIVERY_TAG) + encoded_len_varint(length as u64) + length
+            Content::Encoded(kind, message) => {
+                let length = message.len();
+                key_len(kind.tag()) + encoded_len_varint(length as u64) + length
             }
         }
     }
@@ -295,7 +395,11 @@ mod tests {
                 let payload = payload.map(|payload| *payload);
                 return Some(StreamerMessage { payload });
             }
-            Content::Delivery(delivery) => delivery,
+            Content::Encoded(Kind::Response, response) => {
+                let payload = Some(generated_response(&Response::read(&response).ok()?));
+                return Some(StreamerMessage { payload });
+            }
+            Content::Encoded(Kind::Delivery, delivery) => delivery,
         };
         let read = Delivery::read(&delivery).ok()?;
         let event = read.event.map(|event| wire::StreamerEvent {
@@ -315,6 +419,44 @@ mod tests {
             left: read.left,
         }));
         Some(StreamerMessage { payload })
+    }
+
+    fn generated_response(read: &Response<'_>) -> Payload {
+        Payload::SubscribeResponse(wire::SubscribeResponse {
+            subscription_id: read.subscription_id.to_owned(),
+            success: read.success,
+            error: read.error.to_owned(),
+            position: read.position,
+            resync: read.resync,
+            code: read.code,
+            taken_over: read.taken_over,
+            request: read.request,
+            snapshot: read.snapshot,
+            left: read.left,
+            window: read.window,
+            start: read.start,
+        })
+    }
+
+    fn full_response() -> wire::SubscribeResponse {
+        let position = full().position;
+        wire::SubscribeResponse {
+            subscription_id: "s-1".to_owned(),
+            success: true,
+            error: "ü".to_owned(),
+            position,
+            resync: Some(wire::Resync {
+                reason: 1,
+                resumes_at: position,
+            }),
+            code: -1,
+            taken_over: true,
+            request: 300,
+            snapshot: true,
+            left: true,
+            window: true,
+            start: true,
+        }
     }
 
     fn message(payload: Payload) -> Vec<u8> {
@@ -337,8 +479,9 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_read_as_generated_code_reads_it() {
+    fn messages_are_read_as_generated_code_reads_them() {
         let delivery = message(Payload::Delivery(full()));
+        let response = message(Payload::SubscribeResponse(full_response()));
         let drain = message(Payload::Drain(wire::Drain::default()));
         let bare = message(Payload::Delivery(wire::EventDelivery::default()));
         // An unpacked previous offset, and fields of a later version: a number, a text, a fixed one.
@@ -349,10 +492,12 @@ mod tests {
         ]
         .concat();
         let unknown = [0xf0, 0x0f, 1];
-        let mut cases = vec![bare.clone(), foreign];
-        for tail in [&delivery[..], &drain, &bare, &unknown] {
-            cases.push([&delivery, tail].concat());
-            cases.push([tail, &delivery].concat());
+        let mut cases = vec![bare.clone(), foreign, [&*response, &response].concat()];
+        for tail in [&delivery[..], &response, &drain, &bare, &unknown] {
+            for message in [&delivery, &response] {
+                cases.push([message, tail].concat());
+                cases.push([tail, message].concat());
+            }
         }
         for whole in cases {
             for end in 0..=whole.len() {
@@ -374,6 +519,7 @@ mod tests {
     fn a_message_encodes_as_it_was_received() {
         for payload in [
             Payload::Delivery(full()),
+            Payload::SubscribeResponse(full_response()),
             Payload::Drain(wire::Drain::default()),
         ] {
             let bytes = message(payload);

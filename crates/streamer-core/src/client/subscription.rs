@@ -7,7 +7,8 @@ use steadfast_wire::streamer::{self as wire, subscribe_request};
 use super::{
     Change, ClientMessage, Counters, Cx, Event, Gap, GapReason, Item, Resync, Snapshot, Start,
     SubscribeOptions, SubscriptionId, backlog::QueuedChanges, credit::Credit, cursor::Cursor,
-    load::Load, message::Variable, snapshot::SnapshotState, window::WindowState,
+    load::Load, message::Variable, received::Response, snapshot::SnapshotState,
+    window::WindowState,
 };
 use crate::{
     Position,
@@ -45,6 +46,8 @@ pub(super) struct Subscription {
     /// The newest delivery that named it; some peers name an id twice in one delivery.
     last_delivery: u64,
     pub(super) state: SubscribeState,
+    /// The restoration of the current stream waits for it.
+    pub(super) awaited: bool,
 }
 
 /// The state of a subscription on the current stream.
@@ -145,14 +148,15 @@ impl Subscription {
             credit: Credit::default(),
             last_delivery: 0,
             state: SubscribeState::NotSent,
+            awaited: false,
         }
     }
 
-    /// Changes the id on the wire and returns the old one.
-    pub(super) fn rename(&mut self, wire_id: String) -> String {
+    /// Changes the id on the wire.
+    pub(super) fn rename(&mut self, wire_id: String) {
         // It contains the old id.
         self.encoded = None;
-        std::mem::replace(&mut self.wire_id, wire_id)
+        self.wire_id = wire_id;
     }
 
     /// Returns a subscribe request.
@@ -194,7 +198,7 @@ impl Subscription {
     }
 
     /// Returns whether a server has understood everything that was asked for.
-    pub(super) fn is_understood(&self, response: &wire::SubscribeResponse) -> bool {
+    pub(super) fn is_understood(&self, response: &Response<'_>) -> bool {
         (response.left || !self.left)
             && (response.snapshot || !self.snapshot.is_wanted())
             && (response.window || self.window.is_none())

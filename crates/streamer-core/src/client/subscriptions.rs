@@ -5,8 +5,6 @@ use std::{
     ops::{Index, IndexMut},
 };
 
-use foldhash::quality::FixedState;
-use hashbrown::HashMap;
 use steadfast_session::{End, Initiator, Reason};
 use steadfast_wire::streamer as wire;
 
@@ -30,9 +28,6 @@ pub(super) struct Subscriptions {
     pub(super) limits: Limits,
     max_rejections: u32,
     by_id: BTreeMap<SubscriptionId, Subscription>,
-    /// Only looked up, never iterated, so that its order cannot show. Wire ids have a long common
-    /// beginning, which an ordered map would compare again and again.
-    by_wire_id: HashMap<String, SubscriptionId, FixedState>,
     /// The number of the newest request of the session.
     newest_request: u64,
     /// The number of the newest delivery.
@@ -50,7 +45,6 @@ impl Subscriptions {
             limits: config.limits,
             max_rejections: config.max_rejections,
             by_id: BTreeMap::new(),
-            by_wire_id: HashMap::with_hasher(FixedState::default()),
             newest_request: 0,
             newest_delivery: 0,
             spelling: Spelling::default(),
@@ -69,22 +63,20 @@ impl Subscriptions {
     ) {
         // The session id keeps apart the subscriptions of several clients on a plain server.
         let wire_id = format!("{}-{id}", self.session_id);
-        self.by_wire_id.insert(wire_id.clone(), id);
         let subscription =
             Subscription::new(id, wire_id, database, collection, filter, (start, options));
         let before = self.by_id.insert(id, subscription);
         debug_assert!(before.is_none(), "subscription {id} was made twice");
     }
 
-    pub(super) fn remove(&mut self, id: SubscriptionId) {
-        if let Some(subscription) = self.by_id.remove(&id) {
-            self.by_wire_id.remove(&subscription.wire_id);
-        }
+    /// Removes a subscription, and returns whether the restoration waits for it.
+    pub(super) fn remove(&mut self, id: SubscriptionId) -> bool {
+        let removed = self.by_id.remove(&id);
+        removed.is_some_and(|subscription| subscription.awaited)
     }
 
     pub(super) fn clear(&mut self) {
         self.by_id.clear();
-        self.by_wire_id.clear();
     }
 
     /// Gives a subscription another id on the wire.
@@ -92,9 +84,7 @@ impl Subscriptions {
         // Any number that was never used makes the id new. Those of requests are at hand.
         let number = self.next_request();
         let wire_id = format!("{}-{id}.{number}", self.session_id);
-        let before = self[id].rename(wire_id.clone());
-        self.by_wire_id.remove(&before);
-        self.by_wire_id.insert(wire_id, id);
+        self[id].rename(wire_id);
     }
 
     /// Returns the subscription of a wire id, and counts an id that no subscription has.
@@ -105,12 +95,21 @@ impl Subscriptions {
     }
 
     pub(super) fn find_uncounted(&self, wire_id: &str) -> Option<SubscriptionId> {
-        self.by_wire_id.get(wire_id).copied()
+        // Read from the text: a table of texts would be another look-up in memory that no cache holds.
+        let number = wire_id.strip_prefix(&*self.session_id)?.strip_prefix('-')?;
+        let number = number.split_once('.').map_or(number, |(id, _)| id);
+        let id = SubscriptionId(number.parse().ok()?);
+        // A renamed subscription no longer has its first id, and "+7" is read as "7" is.
+        (self.by_id.get(&id)?.wire_id == wire_id).then_some(id)
     }
 
     /// Returns the window of a subscription, if it is wanted and has one.
     pub(super) fn window_mut(&mut self, id: SubscriptionId) -> Option<&mut WindowState> {
-        self.by_id.get_mut(&id)?.window.as_mut()
+        self.get_mut(id)?.window.as_mut()
+    }
+
+    pub(super) fn get_mut(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.by_id.get_mut(&id)
     }
 
     pub(super) fn contains(&self, id: SubscriptionId) -> bool {
@@ -172,10 +171,12 @@ impl Subscriptions {
     pub(super) fn on_stream_gone(&mut self) {
         for subscription in self.by_id.values_mut() {
             subscription.state = SubscribeState::NotSent;
+            subscription.awaited = false;
         }
     }
 
-    /// Marks a subscription as active, and reports the gap that precedes it.
+    /// Marks a subscription as active, and reports the gap that precedes it. Returns whether the restoration
+    /// waited for it.
     pub(super) fn acknowledge(
         &mut self,
         id: SubscriptionId,
@@ -183,7 +184,7 @@ impl Subscriptions {
         position: Option<Position>,
         taken_over: bool,
         cx: &mut Cx,
-    ) {
+    ) -> bool {
         self.counters.acknowledged += 1;
         self.counters.taken_over += u64::from(taken_over);
         let (subscription, counters) = self.with_counters(id);
@@ -200,16 +201,24 @@ impl Subscriptions {
             position,
             taken_over,
         });
+        std::mem::take(&mut subscription.awaited)
     }
 
-    /// Ends a subscription that the peer refused.
-    pub(super) fn refuse(&mut self, id: SubscriptionId, permanent: bool, error: &str, cx: &mut Cx) {
+    /// Ends a subscription that the peer refused, and returns whether the restoration waits for it.
+    pub(super) fn refuse(
+        &mut self,
+        id: SubscriptionId,
+        permanent: bool,
+        error: &str,
+        cx: &mut Cx,
+    ) -> bool {
         self.counters.refused += 1;
         // Removed before the event, so that a handle which reacts to it finds the id gone.
-        self.remove(id);
+        let awaited = self.remove(id);
         let message = error.to_owned();
         let refusal = Refusal { permanent, message };
         cx.emit(Event::Refused { id, refusal });
+        awaited
     }
 
     /// Ends the stream because the peer refused, for now, a subscription that the application

@@ -271,7 +271,7 @@ impl Hub {
         let has_start = is_profile && request.start.is_some();
         let name = self
             .subscriptions
-            .share_name(request.database, request.collection);
+            .share_name(&request.database, &request.collection);
         let key = self.subscriptions.next_key();
         let taken_over = stream.claim_inherited(&request.subscription_id);
         let mut subscription = Subscription::new(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashSet, HashTable};
+use hashbrown::{Equivalent, HashSet, HashTable};
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -258,17 +258,14 @@ impl Subscriptions {
     }
 
     /// Returns the name of a collection, shared with its other subscriptions.
-    pub(super) fn share_name(
-        &mut self,
-        database: String,
-        collection: String,
-    ) -> Arc<CollectionName> {
-        let name = (database.into(), collection.into());
+    pub(super) fn share_name(&mut self, database: &str, collection: &str) -> Arc<CollectionName> {
         let name = self
             .collections
             // Many subscriptions have few collections: two texts each would be most of their
             // memory.
-            .get_or_insert_with(&name, |name| Arc::new(name.clone()));
+            .get_or_insert_with(&BorrowedName(database, collection), |name| {
+                Arc::new((name.0.into(), name.1.into()))
+            });
         Arc::clone(name)
     }
 
@@ -412,6 +409,16 @@ impl Subscriptions {
     }
 }
 
+/// A [`CollectionName`] as it is looked up. It has the same hash.
+#[derive(Hash)]
+struct BorrowedName<'a>(&'a str, &'a str);
+
+impl Equivalent<Arc<CollectionName>> for BorrowedName<'_> {
+    fn equivalent(&self, name: &Arc<CollectionName>) -> bool {
+        *self.0 == *name.0 && *self.1 == *name.1
+    }
+}
+
 /// Checks where a subscription is to begin. A request with a position continues there instead.
 fn check_start(request: &SubscribeRequest) -> Result<(), Refusal> {
     match (request.start, &request.resume) {
@@ -455,7 +462,7 @@ mod tests {
         let mut subscriptions = Subscriptions::new([7; 32]);
         let insert = |subscriptions: &mut Subscriptions| {
             let key = subscriptions.next_key();
-            let name = subscriptions.share_name("d".to_owned(), "c".to_owned());
+            let name = subscriptions.share_name("d", "c");
             let credit = Credit::unlimited();
             let subscription = Subscription::new(key, StreamId(1), "a".into(), name, 0, credit, 0);
             subscriptions.insert(subscription, &Filter::all());

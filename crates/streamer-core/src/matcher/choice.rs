@@ -15,6 +15,11 @@ use crate::filter::{Condition as NamedCondition, Op};
 /// Two filters of one form hold for the same documents. The reverse is not attempted: `a > 1` beside
 /// `a > 2` has another form than `a > 2` alone.
 pub(super) fn canonical(conditions: &[NamedCondition], fields: &mut FieldTable) -> Conditions {
+    if let [condition] = conditions {
+        // Most filters: nothing is to be sorted, or named once.
+        let field = fields.acquire(&condition.field);
+        return Conditions::one(encode(field, condition));
+    }
     let mut encoded = Vec::with_capacity(conditions.len());
     for condition in conditions {
         let field = fields.acquire(&condition.field);

@@ -30,6 +30,11 @@ impl Conditions {
         Self(encoded.concat().into_boxed_slice())
     }
 
+    /// Takes the only condition, encoded.
+    pub(super) fn one(encoded: Vec<u8>) -> Self {
+        Self(encoded.into_boxed_slice())
+    }
+
     /// Returns the first byte of the conditions.
     pub(super) fn first_byte(&self) -> u8 {
         self.0.first().copied().unwrap_or(0)
@@ -78,7 +83,12 @@ impl Conditions {
 
 /// Encodes a condition on a field. Conditions have the same bytes if they are equal.
 pub(super) fn encode(field: FieldId, condition: &NamedCondition) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    // Of a text mostly exact: one byte each for the field, the operator, the type and the length.
+    let text = match &condition.value {
+        Value::Text(text) => text.len(),
+        Value::Null | Value::Int(_) | Value::Double(_) | Value::Bool(_) | Value::List(_) => 8,
+    };
+    let mut bytes = Vec::with_capacity(text + 4);
     encode_number(field.index(), &mut bytes);
     bytes.push(condition.op.index());
     match (condition.op, &condition.value) {

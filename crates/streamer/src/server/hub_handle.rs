@@ -77,10 +77,16 @@ pub(super) struct StreamHandle {
     pub(super) known: Option<KnownPeer>,
 }
 
-/// A message that the hub has not handled yet. Dropping it frees its share of the backlog.
+/// A message that the hub has not handled yet.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) message: GatewayMessage,
+    pub(super) share: BacklogShare,
+}
+
+/// The share of a message in the backlog of its stream. Dropping it frees the share.
+#[derive(Debug)]
+pub(super) struct BacklogShare {
     weight: usize,
     backlog: Arc<AtomicUsize>,
 }
@@ -220,18 +226,17 @@ impl Received {
         backlog: &Arc<AtomicUsize>,
         limit: usize,
     ) -> Option<Self> {
-        let received = Self {
-            message,
+        let share = BacklogShare {
             weight,
             backlog: Arc::clone(backlog),
         };
         // Added first: a message that exceeds the limit takes its share back when it is dropped.
         let queued = backlog.fetch_add(weight, Ordering::AcqRel) + weight;
-        (queued <= limit).then_some(received)
+        (queued <= limit).then_some(Self { message, share })
     }
 }
 
-impl Drop for Received {
+impl Drop for BacklogShare {
     fn drop(&mut self) {
         self.backlog.fetch_sub(self.weight, Ordering::AcqRel);
     }

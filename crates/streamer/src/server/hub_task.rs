@@ -15,7 +15,9 @@ use tracing::debug;
 
 use super::{
     access::{AccessControl, KnownPeer},
-    hub_handle::{HubHandle, HubMessage, StreamHandle, SurveyStep},
+    hub_handle::{
+        BacklogShare, HubHandle, HubMessage, Received, StreamHandle, SurveyStep,
+    },
 };
 use crate::{
     Event,
@@ -43,6 +45,10 @@ pub(super) struct HubTask {
     drained: Option<oneshot::Sender<()>>,
     started: Instant,
     deadline: Option<Time>,
+    /// Inputs that the hub has not handled, of messages that are being handled together.
+    inputs: Vec<Input>,
+    /// The shares of these inputs in the backlogs of their streams.
+    shares: Vec<BacklogShare>,
     /// An empty buffer, kept to save allocations.
     actions: Vec<Action>,
     /// The streams' transports that wait for messages of the current step.
@@ -94,6 +100,8 @@ impl HubTask {
             drained: None,
             started: Instant::now(),
             deadline: None,
+            inputs: Vec::new(),
+            shares: Vec::new(),
             actions: Vec::new(),
             readers: Vec::new(),
         };
@@ -111,9 +119,7 @@ impl HubTask {
                 // Never 0 messages: this task has a sender itself, so that the channel cannot be
                 // closed.
                 _ = self.messages.recv_many(&mut messages, BATCH) => {
-                    for message in messages.drain(..) {
-                        self.on_message(message);
-                    }
+                    self.on_messages(messages.drain(..));
                 }
                 // Otherwise they stay in the channel, and at its bound the log's writer waits.
                 events = self.commits.recv(), if self.accepts_commits() => match events {
@@ -125,11 +131,10 @@ impl HubTask {
                     // Messages received before the deadline are handled before it. Otherwise a peer
                     // would look silent because this task was busy.
                     // As many as are queued now: more may arrive for as long as they are handled.
-                    for _ in 0..self.messages.len() {
-                        match self.messages.try_recv() {
-                            Ok(message) => self.on_message(message),
-                            Err(_) => break,
-                        }
+                    for _ in 0..self.messages.len().div_ceil(BATCH) {
+                        let queued = std::iter::from_fn(|| self.messages.try_recv().ok());
+                        messages.extend(queued.take(BATCH));
+                        self.on_messages(messages.drain(..));
                     }
                     self.step(Input::Tick);
                     // The tick may have matched a slice of events, and the next one may be due at
@@ -171,6 +176,19 @@ impl HubTask {
         });
     }
 
+    /// Handles messages in their order. What peers have sent together is answered together: a restoration
+    /// would otherwise allocate, and wake its transport, for each subscription.
+    fn on_messages(&mut self, messages: impl Iterator<Item = HubMessage>) {
+        for message in messages {
+            let is_input = matches!(message, HubMessage::Received(..) | HubMessage::Dequeued(_));
+            if !is_input {
+                self.step_inputs();
+            }
+            self.on_message(message);
+        }
+        self.step_inputs();
+    }
+
     fn on_message(&mut self, message: HubMessage) {
         match message {
             HubMessage::Opened(stream, handle) => {
@@ -190,16 +208,16 @@ impl HubTask {
             }
             HubMessage::Revoked(stream, reason) => self.step(Input::Revoked { stream, reason }),
             HubMessage::AccessChanged(access, from) => self.recheck(access, from),
-            HubMessage::Received(stream, mut received) => {
-                let message = std::mem::take(&mut received.message);
-                self.step(Input::Message { stream, message });
+            HubMessage::Received(stream, Received { message, share }) => {
+                self.inputs.push(Input::Message { stream, message });
+                self.shares.push(share);
             }
             HubMessage::Dequeued(stream) => {
                 if let Some(handle) = self.streams.get(&stream) {
                     // Everything since the last time: the transport reports only the first of
                     // several.
                     let dequeued = handle.queue.take_dequeued();
-                    self.step(Input::Sent {
+                    self.inputs.push(Input::Sent {
                         stream,
                         bytes: dequeued.cost,
                         messages: dequeued.messages,
@@ -318,9 +336,19 @@ impl HubTask {
     }
 
     fn step(&mut self, input: Input) {
+        self.inputs.push(input);
+        self.step_inputs();
+    }
+
+    /// Steps the hub with the inputs that are queued.
+    fn step_inputs(&mut self) {
+        if self.inputs.is_empty() {
+            return;
+        }
         let now = self.now();
         let mut actions = std::mem::take(&mut self.actions);
-        self.deadline = self.hub.step(now, input, &mut actions);
+        self.deadline = self.hub.step_all(now, self.inputs.drain(..), &mut actions);
+        self.shares.clear();
         for action in actions.drain(..) {
             self.perform(action);
         }

@@ -1,6 +1,8 @@
 //! Flow control: a slow stream delays no other.
 
-use steadfast_wire::streamer::streamer_message::Payload;
+use steadfast_wire::streamer::{
+    GatewayMessage, Heartbeat, gateway_message::Payload as Request, streamer_message::Payload,
+};
 
 use super::server::*;
 use crate::hub::*;
@@ -222,4 +224,31 @@ fn lag_beyond_max_lag_ends_stream() {
     server.commit("rooms", "r1", 1);
     server.pass(seconds(10));
     assert_eq!(server.code(stream), Some(EndCode::ResourceExhausted));
+}
+
+#[test]
+fn messages_that_arrive_together_are_answered_in_one_send() {
+    let mut server = Server::new();
+    let [stays, ends] = ["a", "b"].map(|session| server.welcomed(session));
+    let heartbeat = |stream| {
+        let payload = Some(Request::Heartbeat(Heartbeat::default()));
+        let message = GatewayMessage { payload };
+        Input::Message { stream, message }
+    };
+    let arrived = (0..100).flat_map(|_| [heartbeat(stays), heartbeat(ends)]);
+    let arrived = arrived.chain([Input::Ended { stream: ends }, heartbeat(ends)]);
+    let mut actions = Vec::new();
+    server.hub.step_all(server.now, arrived, &mut actions);
+    let done: Vec<_> = actions
+        .iter()
+        .map(|action| match action {
+            Action::Send {
+                stream, messages, ..
+            } => (*stream, Some(*messages)),
+            Action::End { stream, .. } => (*stream, None),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    // What was answered before an end goes before it.
+    assert_eq!(done, [(ends, Some(100)), (ends, None), (stays, Some(100))]);
 }
