@@ -49,7 +49,7 @@ pub use self::{
 use crate::{
     Event,
     arena::{Arena, is_sparse},
-    filter::{Document, Filter, InvalidDocument},
+    filter::{Document, Filter, InvalidDocument, Selection},
 };
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
@@ -69,6 +69,16 @@ pub(crate) enum FilterKind {
     Conditions,
 }
 
+impl FilterKind {
+    pub(crate) fn of(filter: &Filter) -> Self {
+        match filter.selection() {
+            Selection::Document(_) => Self::Document,
+            Selection::Collection => Self::Collection,
+            Selection::Conditions(_) => Self::Conditions,
+        }
+    }
+}
+
 /// Finds the subscriptions that an event satisfies.
 #[derive(Debug)]
 pub struct Matcher {
@@ -77,6 +87,8 @@ pub struct Matcher {
     collections: Arena<Collection>,
     /// Only looked up, never iterated, so that its order cannot show.
     slots: HashMap<SubscriptionKey, (u32, Slot), FixedState>,
+    /// The highest key so far.
+    newest: SubscriptionKey,
     /// The serial number of the next collection.
     next_serial: u64,
     seed: u64,
@@ -93,6 +105,7 @@ impl Matcher {
             names: BTreeMap::new(),
             collections: Arena::new(),
             slots: HashMap::with_hasher(FixedState::with_seed(seed)),
+            newest: SubscriptionKey(0),
             next_serial: 0,
             seed,
         }
@@ -118,8 +131,12 @@ impl Matcher {
         collection: &str,
         filter: &Filter,
     ) {
-        // First, because the new filter may belong to another collection or another group.
-        self.remove(key);
+        // First, because the new filter may belong to another collection or another group. Keys mostly
+        // rise, and a new one needs no look-up.
+        if key <= self.newest {
+            self.remove(key);
+        }
+        self.newest = self.newest.max(key);
         let index = self.collection_or_new(database, collection);
         let slot = self.collections[index].insert(key, filter);
         // There are never 2^32 collections: each has a subscription, and those fill memory first.

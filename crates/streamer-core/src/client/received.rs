@@ -55,6 +55,7 @@ pub(super) struct Response<'a> {
     pub(super) left: bool,
     pub(super) window: bool,
     pub(super) start: bool,
+    pub(super) filters: bool,
 }
 
 /// The parts of a delivery.
@@ -162,7 +163,8 @@ impl<'a> Response<'a> {
                 (106, Value::Number(left)) => response.left = left != 0,
                 (107, Value::Number(window)) => response.window = window != 0,
                 (108, Value::Number(start)) => response.start = start != 0,
-                (1..=3 | 100..=108, _) => return Err(Malformed::Type { tag }),
+                (109, Value::Number(filters)) => response.filters = filters != 0,
+                (1..=3 | 100..=109, _) => return Err(Malformed::Type { tag }),
                 // Of a later version.
                 _ => {}
             }
@@ -435,6 +437,7 @@ mod tests {
             left: read.left,
             window: read.window,
             start: read.start,
+            filters: read.filters,
         })
     }
 
@@ -456,6 +459,7 @@ mod tests {
             left: true,
             window: true,
             start: true,
+            filters: true,
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Subscription {
     pub(super) id: SubscriptionId,
     /// The id on the wire. With a plain peer it may have to change.
     pub(super) wire_id: String,
+    /// The times that the id on the wire was changed.
+    pub(super) renames: u32,
     database: String,
     collection: String,
     pub(super) filter: Filter,
@@ -131,6 +133,7 @@ impl Subscription {
         Self {
             id,
             wire_id,
+            renames: 0,
             database,
             collection,
             filter,
@@ -157,6 +160,7 @@ impl Subscription {
         // It contains the old id.
         self.encoded = None;
         self.wire_id = wire_id;
+        self.renames += 1;
     }
 
     /// Returns a subscribe request.

@@ -97,10 +97,18 @@ impl Subscriptions {
     pub(super) fn find_uncounted(&self, wire_id: &str) -> Option<SubscriptionId> {
         // Read from the text: a table of texts would be another look-up in memory that no cache holds.
         let number = wire_id.strip_prefix(&*self.session_id)?.strip_prefix('-')?;
-        let number = number.split_once('.').map_or(number, |(id, _)| id);
+        let (number, is_first) = match number.split_once('.') {
+            Some((number, _)) => (number, false),
+            None => (number, true),
+        };
         let id = SubscriptionId(number.parse().ok()?);
-        // A renamed subscription no longer has its first id, and "+7" is read as "7" is.
-        (self.by_id.get(&id)?.wire_id == wire_id).then_some(id)
+        let subscription = self.by_id.get(&id)?;
+        // The first id follows from the number, so that the text in memory need not be read for most.
+        let follows = is_first
+            && subscription.renames == 0
+            // Also "+7" and "07" are read as "7" is.
+            && number.starts_with(|first: char| ('1'..='9').contains(&first));
+        (follows || subscription.wire_id == wire_id).then_some(id)
     }
 
     /// Returns the window of a subscription, if it is wanted and has one.

@@ -19,7 +19,7 @@ use super::{
     subscription::{StateOptions, Subscription, Wants},
     window::WindowState,
 };
-use crate::convert::millis_to_wire;
+use crate::{convert::millis_to_wire, matcher::SubscriptionKey};
 
 impl Hub {
     pub(super) fn on_message(&mut self, id: StreamId, message: GatewayMessage) {
@@ -195,9 +195,12 @@ impl Hub {
         // All checks come first, so that a refusal leaves an older subscription as it is.
         let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
         let mut response = match admitted {
-            Ok((granted, window)) => {
-                self.replace(id, &subscription_id);
-                self.subscribe(id, request, &granted, window.map(WindowState::new))
+            Ok(admitted) => {
+                if let Some(older) = admitted.replaces {
+                    self.replace(id, older);
+                }
+                let window = admitted.window.map(WindowState::new);
+                self.subscribe(id, request, &admitted.granted, window)
             }
             Err(refusal) => {
                 self.cx.counters.refused_subscriptions += 1;
@@ -221,16 +224,9 @@ impl Hub {
         stream.send(Payload::SubscribeResponse(response), &mut self.cx);
     }
 
-    /// Removes the subscription that a new one with the same id replaces: one of the same profile
-    /// stream, or one of any plain stream.
-    fn replace(&mut self, id: StreamId, subscription_id: &str) {
-        let Some(stream) = self.streams.get(id) else {
-            return;
-        };
-        let older = self.subscriptions.find(stream.namespace(), subscription_id);
-        if let Some(older) = older.map(Subscription::key)
-            && let Some(older) = self.subscriptions.remove(older)
-        {
+    /// Removes a subscription that one of a stream replaces.
+    fn replace(&mut self, id: StreamId, older: SubscriptionKey) {
+        if let Some(older) = self.subscriptions.remove(older) {
             self.cx.counters.taken_over += u64::from(older.stream() != id);
             // The older stream keeps its other ids: only this one moved.
             if let Some(stream) = self.streams.get_mut(older.stream()) {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Event, Operation, Previous,
     filter::{Document, Filter, Selection, evaluate},
-    matcher::{FilterKind, SubscriptionKey},
+    matcher::SubscriptionKey,
 };
 
 /// One subscription. It is behind if the backlog of its stream contains it, and live otherwise.
@@ -135,16 +135,6 @@ impl Subscription {
         self.state
             .as_ref()
             .map_or(Wants::default(), |state| state.wants)
-    }
-
-    /// Returns the kind of the filter, if the subscription keeps its filter.
-    pub(super) fn filter_kind(&self) -> Option<FilterKind> {
-        let state = self.state.as_ref()?;
-        Some(match state.filter.selection() {
-            Selection::Document(_) => FilterKind::Document,
-            Selection::Collection => FilterKind::Collection,
-            Selection::Conditions(_) => FilterKind::Conditions,
-        })
     }
 
     /// Returns the snapshot that is not whole yet.

@@ -18,7 +18,7 @@ use super::{
     Gauges, Limits, StreamId,
     access::{Grant, Granted, Rights},
     stream::Stream,
-    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, index_of},
+    subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, Wants, index_of},
 };
 use crate::{
     Event,
@@ -142,15 +142,8 @@ impl Subscriptions {
         }
     }
 
-    /// Counts a subscription that the matcher knows, or one less.
-    fn count(&mut self, key: SubscriptionKey, change: isize) {
-        let Some(subscription) = self.get(key) else {
-            return;
-        };
-        let wants = subscription.wants();
-        let kind = subscription
-            .filter_kind()
-            .or_else(|| self.matcher.kind(key));
+    /// Counts a subscription of some kind, or one less.
+    fn count(&mut self, kind: FilterKind, wants: Wants, change: isize) {
         let Kinds {
             documents,
             collections,
@@ -159,9 +152,9 @@ impl Subscriptions {
             snapshots,
         } = &mut self.kinds;
         let of_kind = match kind {
-            Some(FilterKind::Document) => documents,
-            Some(FilterKind::Collection) => collections,
-            Some(FilterKind::Conditions) | None => filters,
+            FilterKind::Document => documents,
+            FilterKind::Collection => collections,
+            FilterKind::Conditions => filters,
         };
         for (count, counts) in [
             (of_kind, true),
@@ -250,9 +243,8 @@ impl Subscriptions {
         );
         self.plain += usize::from(subscription.is_plain());
         let hash = self.hash(self.namespace_of(&subscription), subscription.id());
-        let key = subscription.key();
+        self.count(FilterKind::of(filter), subscription.wants(), 1);
         let index = self.table.insert(subscription) as u32;
-        self.count(key, 1);
         self.by_id
             .insert_unique(spread(hash), IdEntry { hash, index }, |it| spread(it.hash));
     }
@@ -271,9 +263,10 @@ impl Subscriptions {
 
     /// Removes a subscription. Its stream still knows it.
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
-        self.get(key)?;
-        // While the matcher still knows its kind.
-        self.count(key, -1);
+        let wants = self.get(key)?.wants();
+        // While the matcher still knows it.
+        let kind = self.matcher.kind(key).unwrap_or(FilterKind::Conditions);
+        self.count(kind, wants, -1);
         let subscription = self.table.remove(index_of(key))?;
         self.matcher.remove(key);
         if let Some(keys) = self.want_left.get_mut(subscription.name()) {
@@ -315,7 +308,7 @@ impl Subscriptions {
         grouped
     }
 
-    /// Checks a subscribe request and returns its filter, and its window with the bound of its client.
+    /// Checks a subscribe request and returns its parts.
     pub(super) fn admit(
         &self,
         stream: &Stream,
@@ -364,7 +357,11 @@ impl Subscriptions {
                 limit: limits.subscriptions,
             });
         }
-        Ok((granted, window))
+        Ok(Admitted {
+            granted,
+            window,
+            replaces: owner.map(Subscription::key),
+        })
     }
 
     /// Returns what a stream's peer may see of a collection.
@@ -430,7 +427,16 @@ fn check_start(request: &SubscribeRequest) -> Result<(), Refusal> {
 }
 
 /// What a subscribe request asks for, checked.
-type Admitted = (Granted, Option<(Window, Option<Place>)>);
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// The filter, as far as the peer may see.
+    pub(super) granted: Granted,
+    /// The window, with the bound of its client.
+    pub(super) window: Option<(Window, Option<Place>)>,
+    /// The subscription with the same id, which the new one replaces: one of the same profile stream, or one
+    /// of any plain stream.
+    pub(super) replaces: Option<SubscriptionKey>,
+}
 
 /// The table takes its control byte from the upper bits and its slot from the lower ones.
 fn spread(hash: u32) -> u64 {

@@ -295,7 +295,7 @@ proptest! {
         let readable = data.is_empty() || Document::read(&data).is_ok();
         let event = event_of("u1", data);
         let matching = matcher.start(&event);
-        if let crate::filter::Selection::Conditions(_) = filter.selection() {
+        if let Selection::Conditions(_) = filter.selection() {
             prop_assert_eq!(matching.fault().is_none(), readable);
         }
         if !event.data.is_empty() {
