@@ -56,6 +56,7 @@ pub(super) struct Response<'a> {
     pub(super) window: bool,
     pub(super) start: bool,
     pub(super) filters: bool,
+    pub(super) rights: u64,
 }
 
 /// The parts of a delivery.
@@ -100,6 +101,8 @@ struct Fields<'a>(&'a [u8]);
 /// The value of a field, as far as these messages have such values.
 enum Value<'a> {
     Number(u64),
+    /// A number of eight bytes.
+    Fixed(u64),
     Bytes(&'a [u8]),
     /// A value of a type that none of their fields has.
     Other,
@@ -164,7 +167,8 @@ impl<'a> Response<'a> {
                 (107, Value::Number(window)) => response.window = window != 0,
                 (108, Value::Number(start)) => response.start = start != 0,
                 (109, Value::Number(filters)) => response.filters = filters != 0,
-                (1..=3 | 100..=109, _) => return Err(Malformed::Type { tag }),
+                (110, Value::Fixed(rights)) => response.rights = rights,
+                (1..=3 | 100..=110, _) => return Err(Malformed::Type { tag }),
                 // Of a later version.
                 _ => {}
             }
@@ -224,10 +228,15 @@ impl<'a> Fields<'a> {
                 self.0 = rest;
                 Value::Bytes(value)
             }
-            WireType::SixtyFourBit
-            | WireType::ThirtyTwoBit
-            | WireType::StartGroup
-            | WireType::EndGroup => {
+            WireType::SixtyFourBit => {
+                let (value, rest) = self
+                    .0
+                    .split_first_chunk()
+                    .ok_or(Malformed::TooLong { tag })?;
+                self.0 = rest;
+                Value::Fixed(u64::from_le_bytes(*value))
+            }
+            WireType::ThirtyTwoBit | WireType::StartGroup | WireType::EndGroup => {
                 skip_field(wire_type, tag, &mut self.0, DecodeContext::default())?;
                 Value::Other
             }
@@ -247,7 +256,8 @@ impl Kind {
             | Payload::Drain(_)
             | Payload::UnsubscribeAck(_)
             | Payload::Final(_)
-            | Payload::Snapshot(_) => None,
+            | Payload::Snapshot(_)
+            | Payload::Authenticated(_) => None,
         }
     }
 
@@ -438,6 +448,7 @@ mod tests {
             window: read.window,
             start: read.start,
             filters: read.filters,
+            rights: read.rights,
         })
     }
 
@@ -460,6 +471,7 @@ mod tests {
             window: true,
             start: true,
             filters: true,
+            rights: u64::MAX,
         }
     }
 

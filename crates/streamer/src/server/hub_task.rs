@@ -15,9 +15,7 @@ use tracing::debug;
 
 use super::{
     access::{AccessControl, KnownPeer},
-    hub_handle::{
-        BacklogShare, HubHandle, HubMessage, Received, StreamHandle, SurveyStep,
-    },
+    hub_handle::{BacklogShare, HubHandle, HubMessage, Received, StreamHandle, SurveyStep},
 };
 use crate::{
     Event,
