@@ -14,6 +14,8 @@ use crate::{
 pub enum Input<R, C> {
     /// An input for the session alone.
     Session(session::Input),
+    /// The connection of an attempt is ready, and its call follows.
+    Connected(Generation),
     /// A message of a stream.
     Message(Generation, R),
     /// A command of a handle.
@@ -151,6 +153,13 @@ impl<P: Protocol> Endpoint<P> {
     ) -> Option<Deadline> {
         match input {
             Input::Session(input) => self.step_session(now, input, out),
+            Input::Connected(from) => {
+                self.step_session(now, session::Input::Tick, out);
+                // A deadline that was due at the same time may just have ended the attempt.
+                if self.session.current() == Some(from) {
+                    self.notify(now, out, |protocol, cx| protocol.on_connected(now, cx));
+                }
+            }
             Input::Message(from, message) => {
                 self.step_session(now, session::Input::Message(from), out);
                 // A deadline that was due at the same time may just have ended the stream.

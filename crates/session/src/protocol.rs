@@ -28,6 +28,12 @@ pub trait Protocol {
         cx: &mut Context<Self::Send, Self::Event>,
     );
 
+    /// Handles the connection's being ready for the call, which may be long after
+    /// [`Protocol::on_open`]. Messages sent here are the newest that still go out with the call.
+    fn on_connected(&mut self, now: Time, cx: &mut Context<Self::Send, Self::Event>) {
+        let _ = (now, cx);
+    }
+
     /// Handles a message of the current stream.
     fn on_message(
         &mut self,

@@ -189,6 +189,7 @@ where
         match wake {
             Wake::Dialled => {
                 debug!(link = %self.parts.name, generation = from.0, "connected, opening the stream");
+                self.step(Input::Connected(from));
             }
             Wake::Opened => {
                 let now = self.now();

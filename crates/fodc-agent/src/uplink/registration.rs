@@ -64,11 +64,15 @@ pub(crate) enum Command {
 /// The protocol of the registration stream.
 ///
 /// ```text
-///   Idle ── on_open: send the request ──> Requested ── accepted ──> Registered ── heartbeats
-///                                             │ refused, or no id
-///                                             v
-///                                      a failed attempt
+///   Idle ── on_open ──> Dialling ── on_connected: send the request ──> Requested
+///                                                                         │
+///                  a failed attempt <── refused, or no id ────────────────┤
+///                                                                         │ accepted
+///                                             heartbeats <── Registered <─┘
 /// ```
+///
+/// The request is built when the connection is ready: a dial may take long, and the releases ignore a
+/// role that comes after the registration.
 #[derive(Debug)]
 pub(crate) struct Registration {
     identity: Arc<Identity>,
@@ -80,6 +84,8 @@ pub(crate) struct Registration {
 enum State {
     /// No stream is open.
     Idle,
+    /// A connection is awaited; nothing was sent.
+    Dialling(Generation),
     /// The request was sent and its response is awaited.
     Requested(Generation),
     /// The proxy has accepted.
@@ -169,10 +175,19 @@ impl Protocol for Registration {
         &mut self,
         _now: Time,
         generation: Generation,
-        cx: &mut Context<RegisterAgentRequest, Event>,
+        _cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
-        self.state = State::Requested(generation);
-        cx.send(self.request());
+        self.state = State::Dialling(generation);
+    }
+
+    fn on_connected(&mut self, _now: Time, cx: &mut Context<RegisterAgentRequest, Event>) {
+        // A link that is left meanwhile sends nothing more.
+        if let State::Dialling(generation) = self.state
+            && cx.is_open()
+        {
+            self.state = State::Requested(generation);
+            cx.send(self.request());
+        }
     }
 
     fn on_message(
@@ -184,7 +199,7 @@ impl Protocol for Registration {
         match self.state {
             State::Requested(generation) => self.on_response(generation, response, cx),
             // No known proxy responds to a heartbeat, and such a response carries nothing new.
-            State::Registered(_) | State::Idle => {}
+            State::Registered(_) | State::Dialling(_) | State::Idle => {}
         }
     }
 
@@ -202,8 +217,8 @@ impl Protocol for Registration {
         match self.state {
             // A heartbeat would deliver the change too, but up to one interval later.
             State::Registered(_) | State::Requested(_) if cx.is_open() => cx.send(self.request()),
-            // The request that opens the next stream carries the new identity.
-            State::Registered(_) | State::Requested(_) | State::Idle => {}
+            // The next request carries the new identity.
+            State::Registered(_) | State::Requested(_) | State::Dialling(_) | State::Idle => {}
         }
     }
 
@@ -214,14 +229,16 @@ impl Protocol for Registration {
                 cx.emit(Event::HeartbeatSent);
             }
             // A heartbeat repeats the request, whose response is still awaited.
-            State::Requested(_) | State::Idle => {}
+            State::Requested(_) | State::Dialling(_) | State::Idle => {}
         }
     }
 
     fn on_live(&mut self, _now: Time, cx: &mut Context<RegisterAgentRequest, Event>) {
         match &self.state {
             State::Registered(registered) => cx.emit(Event::Registered(registered.clone())),
-            State::Requested(_) | State::Idle => unreachable!("only a registered agent greets"),
+            State::Requested(_) | State::Dialling(_) | State::Idle => {
+                unreachable!("only a registered agent greets")
+            }
         }
     }
 

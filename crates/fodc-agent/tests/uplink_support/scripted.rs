@@ -26,6 +26,9 @@ pub(crate) struct Scripted {
 struct Log {
     registered: u64,
     heartbeats: Vec<(Instant, RegisterAgentRequest)>,
+    /// The newest request that was accepted.
+    request: Option<RegisterAgentRequest>,
+    dial_time: Duration,
 }
 
 /// The proxy's side of one stream.
@@ -79,6 +82,16 @@ impl Scripted {
         });
     }
 
+    /// Makes each dial take this long.
+    pub(crate) fn set_dial_time(&self, dial_time: Duration) {
+        lock(&self.log).dial_time = dial_time;
+    }
+
+    /// Returns the newest registration.
+    pub(crate) fn request(&self) -> RegisterAgentRequest {
+        lock(&self.log).request.clone().unwrap()
+    }
+
     /// Returns the times at which dials were begun.
     pub(crate) fn dials(&self) -> Vec<Instant> {
         let dials = self.transport.dials();
@@ -119,7 +132,15 @@ impl Transport for Scripted {
     type Connection = ScriptedConnection;
 
     fn connect(&self) -> impl Future<Output = Result<ScriptedConnection, End>> + Send + 'static {
-        self.transport.connect()
+        let dial = self.transport.connect();
+        let dial_time = lock(&self.log).dial_time;
+        async move {
+            // A sleep of no time would still yield, and move what happens at one instant.
+            if !dial_time.is_zero() {
+                tokio::time::sleep(dial_time).await;
+            }
+            dial.await
+        }
     }
 }
 
@@ -158,9 +179,10 @@ impl Peer {
 
     /// Registers the agent under a new id, unless it has ended the stream.
     pub(crate) async fn greet(&mut self, response: RegisterAgentResponse) -> Option<String> {
-        self.receive::<RegisterAgentRequest>().await?;
+        let request = self.receive::<RegisterAgentRequest>().await?;
         let number = {
             let mut log = lock(&self.log);
+            log.request = Some(request);
             log.registered += 1;
             log.registered
         };

@@ -19,7 +19,7 @@ use std::{
 
 use steadfast::{
     ConnectError, LinkOptions, Metadata,
-    session::{Advice, Cause, End, Initiator, Reason, State},
+    session::{Activity, Advice, Cause, End, Initiator, Reason, State, Status},
     testing::ScriptedConnection,
 };
 use steadfast_fodc_agent::uplink::Uplink;
@@ -398,7 +398,7 @@ async fn idle_proxy_is_kept_and_dead_one_detected() {
 
     let holed = Instant::now();
     proxy.connection().black_hole();
-    let lost = |status: &steadfast::session::Status| status.state == State::Reconnecting;
+    let lost = |status: &Status| status.state == State::Reconnecting;
     someday("a loss", until(uplink.watch(), lost)).await;
     assert!(holed.elapsed() <= SECOND * 91, "{:?}", holed.elapsed());
     timeout(SECOND * 2, until(uplink.watch(), connected))
@@ -527,6 +527,31 @@ async fn registration_has_the_identity_at_the_start() {
     );
     sleep(SECOND * 60).await;
     assert_eq!(proxy.heartbeats()[0].1.node_role, "ROLE_LIAISON");
+}
+
+#[tokio::test(start_paused = true)]
+async fn role_that_changes_during_a_dial_is_registered() {
+    let proxy = Scripted::registering(Peer::hold);
+    let who = watch::Sender::new(identity());
+    let uplink = Uplink::builder("", who.subscribe(), Regular::of(1));
+    let uplink = uplink.build_on(proxy.clone()).unwrap();
+    uplink.start();
+    someday("a registration", until(uplink.watch(), connected)).await;
+    proxy.set_dial_time(SECOND * 5);
+    proxy.cut_everything();
+    let dialling = |status: &Status| status.activity == Activity::Opening;
+    someday("a dial", until(uplink.watch(), dialling)).await;
+    sleep(SECOND * 2).await;
+    assert_eq!(proxy.registered(), 1, "the dial takes longer");
+    who.send_modify(|who| who.role = "ROLE_LIAISON".to_owned());
+    sleep(SECOND * 4).await;
+    assert_eq!(proxy.registered(), 2);
+    assert_eq!(proxy.request().node_role, "ROLE_LIAISON");
+    assert_eq!(
+        proxy.heartbeats(),
+        [],
+        "the releases ignore a role that comes with a heartbeat"
+    );
 }
 
 #[tokio::test(start_paused = true)]

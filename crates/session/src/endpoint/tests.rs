@@ -107,6 +107,21 @@ fn messages_are_sent_on_the_current_stream_only() {
 }
 
 #[test]
+fn connection_is_reported_while_its_attempt_lasts() {
+    let mut bench = Bench::new();
+    bench.session(session::Input::Connect);
+    assert_eq!(bench.connected(SECOND), [], "of another attempt");
+    let out = bench.connected(FIRST);
+    assert_eq!(out, [Action::Send(FIRST, "newest")]);
+    bench.session(session::Input::Ended(FIRST, finished()));
+    assert_eq!(bench.connected(FIRST), [], "between two attempts");
+    bench.wait(seconds(1));
+    assert_eq!(bench.connected(FIRST), [], "of an attempt that is over");
+    let calls = &bench.endpoint.protocol().calls;
+    assert_eq!(calls[..], ["open", "connected", "down", "open"]);
+}
+
+#[test]
 fn messages_sent_offline_are_not_replayed() {
     let mut bench = Bench::new();
     bench.command(&[Play::Send("offline")]);

@@ -31,7 +31,7 @@ impl Rig {
     /// One whose request is out.
     fn asked() -> Self {
         let mut rig = Self::new();
-        rig.effects(|protocol, cx| protocol.on_open(AT, FIRST, cx));
+        rig.opened(FIRST);
         rig
     }
 
@@ -40,6 +40,13 @@ impl Rig {
         rig.response(yes());
         rig.effects(|protocol, cx| protocol.on_live(AT, cx));
         rig
+    }
+
+    /// Opens a stream, and returns the effects of its connection's being ready.
+    fn opened(&mut self, generation: Generation) -> Vec<Effect<RegisterAgentRequest, Event>> {
+        let opened = self.effects(|protocol, cx| protocol.on_open(AT, generation, cx));
+        assert_eq!(opened, [], "a request would be old when the dial ends");
+        self.effects(|protocol, cx| protocol.on_connected(AT, cx))
     }
 
     fn effects(
@@ -77,7 +84,7 @@ fn sent(effects: &[Effect<RegisterAgentRequest, Event>]) -> Vec<&RegisterAgentRe
 
 #[test]
 fn request_always_has_all_five_fields() {
-    let effects = Rig::new().effects(|protocol, cx| protocol.on_open(AT, FIRST, cx));
+    let effects = Rig::new().opened(FIRST);
     let [request] = sent(&effects)[..] else {
         panic!("{effects:?}")
     };
@@ -206,8 +213,17 @@ fn offline_identity_change_is_in_the_next_request() {
     let resolved = Command::SetIdentity(identity("ROLE_DATA"));
     rig.0.on_command(AT, resolved, &mut closed);
     assert_eq!(closed.into_effects(), []);
-    let again = rig.effects(|protocol, cx| protocol.on_open(AT, Generation(2), cx));
+    let again = rig.opened(Generation(2));
     assert_eq!(sent(&again)[0].node_role, "ROLE_DATA");
+}
+
+#[test]
+fn agent_is_named_in_two_spellings() {
+    let metadata = agent_metadata("id-1").unwrap();
+    // The first for the releases, the second for relays that drop names with an underscore.
+    for name in ["agent_id", "agent-id"] {
+        assert_eq!(metadata.get(name), Some("id-1"), "{name}");
+    }
 }
 
 #[test]

@@ -65,6 +65,13 @@ impl Protocol for Script {
         self.play(self.opening.clone(), cx);
     }
 
+    fn on_connected(&mut self, _: Time, cx: &mut Cx) {
+        self.record("connected", cx);
+        if cx.is_open() {
+            cx.send("newest");
+        }
+    }
+
     fn on_message(&mut self, _: Time, message: Vec<Play>, cx: &mut Cx) {
         self.record("message", cx);
         self.play(message, cx);
@@ -177,6 +184,10 @@ impl Bench {
 
     pub(super) fn session(&mut self, input: session::Input) -> Vec<Requested> {
         self.step(Input::Session(input))
+    }
+
+    pub(super) fn connected(&mut self, from: Generation) -> Vec<Requested> {
+        self.step(Input::Connected(from))
     }
 
     pub(super) fn message(&mut self, from: Generation, message: &[Play]) -> Vec<Requested> {
