@@ -7,11 +7,11 @@ pub(crate) mod pressure;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::uplink::source::{NotSent, Responses, StreamKind};
+use crate::uplink::source::{NotSent, Responses, SourceKind};
 
 /// Sends the messages of a response. Creating them, and each `next`, may block. No further message is
 /// created before the proxy has taken the previous ones.
-async fn send_all<K: StreamKind, I>(
+async fn send_all<K: SourceKind, I>(
     create: impl FnOnce() -> I + Send + 'static,
     responses: Responses<K>,
 ) where

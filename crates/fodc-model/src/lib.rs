@@ -5,8 +5,10 @@
 //! - [`kind`]: the kind of a metric on the wire.
 //! - [`columns`]: samples of many series with each time encoded once.
 //! - [`matching`]: label matchers with the semantics of Prometheus.
+//! - [`stream_kind`]: the streams on which the proxy queries an agent.
 
 pub mod columns;
 pub mod identity;
 pub mod kind;
 pub mod matching;
+pub mod stream_kind;

@@ -56,6 +56,7 @@ impl AgentEntry {
         now: Time,
         limits: QueryLimits,
         carried: CarriedState,
+        end: CancellationToken,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
@@ -65,7 +66,7 @@ impl AgentEntry {
             superseded: BTreeMap::new(),
             streams: BTreeMap::new(),
             lanes: Lanes::new(now),
-            end: CancellationToken::new(),
+            end,
             counters,
         }
     }

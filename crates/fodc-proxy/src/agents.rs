@@ -17,7 +17,7 @@ use super::{
     counters::Counters,
     filter::Filter,
     frames::Outbound,
-    lanes::{StreamKind, Wire},
+    lanes::{LaneKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
     query_queue::{CarriedState, QueryLimits, SliceShare, sending_max},
     registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
@@ -33,6 +33,8 @@ pub(super) struct Agents {
     /// The agents that can be asked for a window, in the order in which they are.
     window_queue: VecDeque<AgentId>,
     limits: QueryLimits,
+    /// Ends the streams of all agents.
+    end: CancellationToken,
     counters: Arc<Counters>,
     last_generation: u64,
 }
@@ -85,12 +87,19 @@ pub(super) struct Removed {
 }
 
 impl Agents {
-    pub(super) fn new(registry: Registry, limits: QueryLimits, counters: Arc<Counters>) -> Self {
+    /// Creates the set without an agent. `end` ends the streams of all of them.
+    pub(super) fn new(
+        registry: Registry,
+        limits: QueryLimits,
+        end: CancellationToken,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             registry,
             entries: BTreeMap::new(),
             window_queue: VecDeque::new(),
             limits,
+            end,
             counters,
             last_generation: 0,
         }
@@ -114,8 +123,10 @@ impl Agents {
         if let Some(old) = &displaced.forgotten {
             self.remove(old);
         }
-        let entry = AgentEntry::new(now, self.limits, carried, Arc::clone(&self.counters));
-        let end = entry.end.clone();
+        // One wait for both ends: a stream that waited for each would take more memory.
+        let end = self.end.child_token();
+        let counters = Arc::clone(&self.counters);
+        let entry = AgentEntry::new(now, self.limits, carried, end.clone(), counters);
         self.entries.insert(id.clone(), entry);
         Ok((displaced, end))
     }
@@ -166,13 +177,13 @@ impl Agents {
     }
 
     /// Returns the lane of an agent for streams of one kind; `None` for an unknown agent.
-    pub(super) fn wire<K: StreamKind>(&mut self, id: &AgentId) -> Option<&mut Wire<K>> {
+    pub(super) fn wire<K: LaneKind>(&mut self, id: &AgentId) -> Option<&mut Wire<K>> {
         Some(K::wire(&mut self.entries.get_mut(id)?.lanes))
     }
 
     /// Sends queries of this kind to the agent on this stream. Returns its generation, or `None` for
     /// an unknown agent.
-    pub(super) fn open_wire<K: StreamKind>(
+    pub(super) fn open_wire<K: LaneKind>(
         &mut self,
         id: &AgentId,
         outbound: Outbound,

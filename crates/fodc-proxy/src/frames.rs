@@ -11,8 +11,8 @@ pub(super) struct Inbound {
     body: RequestBody,
     limit: usize,
     chunk: Bytes,
-    /// The part of a message's head that has arrived.
-    head: Vec<u8>,
+    /// The part of a message's head that has arrived, and its length.
+    head: ([u8; HEAD], usize),
     /// The bytes of the current message that have not arrived; `None` between messages.
     missing: Option<usize>,
 }
@@ -44,7 +44,7 @@ impl Inbound {
             body,
             limit,
             chunk: Bytes::new(),
-            head: Vec::with_capacity(HEAD),
+            head: ([0; HEAD], 0),
             missing: None,
         }
     }
@@ -87,7 +87,7 @@ impl Inbound {
                         |status| *status,
                     ));
                 }
-                None if self.missing.is_some() || !self.head.is_empty() => {
+                None if self.missing.is_some() || self.head.1 > 0 => {
                     return Err(Status::internal("the stream ended inside a message"));
                 }
                 None => return Ok(None),
@@ -113,13 +113,15 @@ impl Inbound {
     }
 
     fn take_head(&mut self) -> Result<Option<usize>, Status> {
-        let wanted = (HEAD - self.head.len()).min(self.chunk.len());
-        self.head.extend_from_slice(&self.chunk.split_to(wanted));
-        let Some(head) = self.head.first_chunk::<HEAD>() else {
+        let (head, arrived) = &mut self.head;
+        let more = (HEAD - *arrived).min(self.chunk.len());
+        head[*arrived..*arrived + more].copy_from_slice(&self.chunk.split_to(more));
+        *arrived += more;
+        if *arrived < HEAD {
             return Ok(None);
-        };
+        }
+        *arrived = 0;
         let [compressed, length @ ..] = *head;
-        self.head.clear();
         // No agent compresses, and the limit would have to hold for the unpacked bytes as well.
         if compressed != 0 {
             return Err(Status::unimplemented("messages must not be compressed"));

@@ -51,6 +51,10 @@ pub(super) struct Api {
 /// The downloads that are served at a time. Each takes a few chunks of memory.
 const DOWNLOADS_MAX: usize = 16;
 
+/// The pieces of a page between two turns of other tasks. With one, a page of fifty pieces waited fifty times
+/// for a step of every window that was being sent.
+const PIECES_PER_TURN: usize = 4;
+
 const MISSING: &str = "x-steadfast-missing";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
@@ -132,12 +136,20 @@ async fn metrics(
         text
     });
     let text = text.await?;
-    // A piece takes about a millisecond, and the socket may take one after the other.
-    let pieces = stream::iter(text.map(Ok::<_, Infallible>)).then(async |piece| {
-        yield_now().await;
-        piece
-    });
-    Ok(streamed(TEXT, missing, pieces))
+    Ok(streamed(TEXT, missing, in_turns(text)))
+}
+
+/// Returns the pieces of a page, and lets other tasks run after each few: a piece takes about a millisecond,
+/// and the socket may take one after the other.
+fn in_turns(text: impl Iterator<Item = Bytes>) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::iter(text)
+        .enumerate()
+        .then(async |(number, piece)| {
+            if number % PIECES_PER_TURN == 0 {
+                yield_now().await;
+            }
+            Ok(piece)
+        })
 }
 
 async fn windows(
@@ -241,5 +253,28 @@ impl IntoResponse for RequestError {
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, format!("{self}\n")).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn page_takes_a_turn_for_every_four_pieces() {
+        let text = std::iter::repeat_n(Bytes::from_static(b"m 1\n"), 4 * PIECES_PER_TURN);
+        let mut pieces = std::pin::pin!(in_turns(text));
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut count, mut turns) = (0, 0);
+        loop {
+            match pieces.as_mut().poll_next(&mut cx) {
+                Poll::Ready(Some(piece)) => count += usize::from(piece.is_ok()),
+                Poll::Ready(None) => break,
+                Poll::Pending => turns += 1,
+            }
+        }
+        assert_eq!((count, turns), (4 * PIECES_PER_TURN, 4));
     }
 }

@@ -2,9 +2,9 @@
 //! kind, and for each agent and kind a [`Lane`] with a state of its own. A stream that fails, or an
 //! agent that does not respond on it, affects no other stream.
 //!
-//! A kind is added in four steps: a type here that implements [`StreamKind`], its field in [`Lanes`], its
+//! A kind is added in four steps: a [`StreamKind`] that implements [`LaneKind`] here, its field in [`Lanes`], its
 //! method in `rpc.rs`, and a module that calls `stream_queries::query` and serves the result.
-//! [`StreamKind::place`] tells which message completes a response. Limits: [`WAITING_MAX`] queries
+//! [`LaneKind::place`] tells which message completes a response. Limits: [`WAITING_MAX`] queries
 //! wait for a stream, each caller has a deadline, a message has at most `max_message_bytes`, and
 //! all messages in memory share `stream_bytes`. A caller that falls behind stops the reading of that
 //! stream alone, for at most [`READER_TIMEOUT`].
@@ -12,35 +12,25 @@
 mod diagnostics;
 mod lane;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::time::Duration;
 
-use steadfast_session::Time;
-use steadfast_wire::fodc::{
-    StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamLifecycleRequest,
-    StreamLifecycleResponse,
+pub(super) use steadfast_fodc_model::stream_kind::{
+    Crashes, Lifecycle, Profiles, SchemaRegistry, StreamKind, Topology,
 };
+use steadfast_session::Time;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-pub(super) use self::diagnostics::{Crashes, Profiles, SchemaRegistry};
 use self::lane::{Action, Lane};
 pub(super) use self::lane::{Delivery, Part, QueryError, WAITING_MAX};
 use super::{frames::Outbound, samples::Reservation};
 
-/// A kind of stream on which the proxy queries agents.
-pub(super) trait StreamKind: fmt::Debug + Sized + Send + Sync + 'static {
-    /// The name of the method.
-    const METHOD: &'static str;
-    /// The name on `/self-metrics` and in texts.
-    const NAME: &'static str;
+/// A kind of stream, as the proxy queries it.
+pub(super) trait LaneKind: StreamKind {
     /// Time for which the rest of a response is awaited after its caller has given up. Until then no
     /// other query is sent, and afterwards the stream is ended. Zero if a late message does no harm: the
     /// next query is sent at once, and the message counts as its response.
     const OWED_FOR: Duration;
-    /// The message from the proxy.
-    type Query: prost::Message + Clone + 'static;
-    /// The message from the agent.
-    type Response: prost::Message + Default + 'static;
 
     /// Returns the place of a message in the response to `query`.
     fn place(query: &Self::Query, message: &Self::Response) -> Part;
@@ -61,9 +51,10 @@ pub(super) struct Lanes {
 
 /// A lane and the streams that it sends on.
 #[derive(Debug)]
-pub(super) struct Wire<K: StreamKind> {
+pub(super) struct Wire<K: LaneKind> {
     lane: Lane<K::Query, PartSender<K>>,
-    streams: BTreeMap<u64, Outbound>,
+    /// By generation: hardly ever more than one.
+    streams: Vec<(u64, Outbound)>,
 }
 
 /// A message of a response, and the memory that it takes.
@@ -79,14 +70,6 @@ pub(super) type PartSender<K> = mpsc::Sender<ResponsePart<K>>;
 /// A message, and true with the last one.
 pub(super) type ResponsePart<K> = Result<(Message<<K as StreamKind>::Response>, bool), QueryError>;
 
-/// The kind of stream on which agents report their topology: one message for each query.
-#[derive(Debug)]
-pub(super) struct Topology;
-
-/// The kind of stream on which agents report groups and reports: one message for each query.
-#[derive(Debug)]
-pub(super) struct Lifecycle;
-
 /// Memory that a part of a message takes for each byte of its encoding, about.
 pub(super) const DECODED_FACTOR: usize = 4;
 
@@ -94,13 +77,9 @@ pub(super) const DECODED_FACTOR: usize = 4;
 /// that cannot send on one stream sends no heartbeats either.
 pub(super) const READER_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl StreamKind for Topology {
-    const METHOD: &'static str = "StreamClusterTopology";
-    const NAME: &'static str = "topology";
+impl LaneKind for Topology {
     // Each message is a whole topology.
     const OWED_FOR: Duration = Duration::ZERO;
-    type Query = StreamClusterTopologyResponse;
-    type Response = StreamClusterTopologyRequest;
 
     fn place(_: &Self::Query, _: &Self::Response) -> Part {
         Part::Last
@@ -111,13 +90,9 @@ impl StreamKind for Topology {
     }
 }
 
-impl StreamKind for Lifecycle {
-    const METHOD: &'static str = "StreamLifecycle";
-    const NAME: &'static str = "lifecycle";
+impl LaneKind for Lifecycle {
     // Each message is a whole state, and an agent of the originals that fails sends none.
     const OWED_FOR: Duration = Duration::ZERO;
-    type Query = StreamLifecycleResponse;
-    type Response = StreamLifecycleRequest;
 
     fn place(_: &Self::Query, _: &Self::Response) -> Part {
         Part::Last
@@ -148,24 +123,31 @@ impl Lanes {
     }
 }
 
-impl<K: StreamKind> Wire<K> {
+impl<K: LaneKind> Wire<K> {
     fn new(now: Time) -> Self {
         Self {
             lane: Lane::new(now, K::OWED_FOR),
-            streams: BTreeMap::new(),
+            streams: Vec::new(),
         }
     }
 
     /// Sends queries on this stream from now on.
     pub(super) fn open(&mut self, generation: u64, outbound: Outbound) {
-        self.streams.insert(generation, outbound);
+        // Exactly: a proxy holds five of these for each of its agents.
+        self.streams.reserve_exact(1);
+        self.streams.push((generation, outbound));
         self.step(|lane, out| lane.on_opened(generation, out));
     }
 
     /// Takes note that a stream has ended, with this status.
     pub(super) fn close(&mut self, generation: u64, status: &str) {
-        self.streams.remove(&generation);
+        self.take_stream(generation);
         self.step(|lane, out| lane.on_closed(generation, status, out));
+    }
+
+    fn take_stream(&mut self, generation: u64) -> Option<Outbound> {
+        let at = self.streams.iter().position(|(of, _)| *of == generation)?;
+        Some(self.streams.remove(at).1)
     }
 
     /// Returns true if the agent has a stream of the kind.
@@ -223,14 +205,15 @@ impl<K: StreamKind> Wire<K> {
         for action in out {
             match action {
                 Action::Send(generation, query) => {
-                    if let Some(outbound) = self.streams.get(&generation) {
+                    let stream = self.streams.iter().find(|(of, _)| *of == generation);
+                    if let Some((_, outbound)) = stream {
                         outbound.send(&query);
                     }
                 }
                 // A full channel has a caller that reads slowly: the end of the channel tells it.
                 Action::Fail(sender, error) => drop(sender.try_send(Err(error))),
                 Action::EndStream(generation) => {
-                    if let Some(outbound) = self.streams.remove(&generation) {
+                    if let Some(outbound) = self.take_stream(generation) {
                         outbound.end(Status::aborted("no complete response for too long"));
                     }
                 }

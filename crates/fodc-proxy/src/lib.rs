@@ -39,7 +39,8 @@ use ::http::Request;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use steadfast_net::{
-    AtLimit, Listener, ListenerOptions, RequestBody, Socket, Tasks, UnfinishedLimits, http1, http2,
+    AtLimit, CallSpawner, Listener, ListenerOptions, RequestBody, Socket, Tasks, UnfinishedLimits,
+    http1, http2,
 };
 use tokio::{
     net::TcpListener,
@@ -221,9 +222,10 @@ fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
     let service = Service::new(Arc::clone(state), others);
     let tasks = state.tasks.clone();
     state.tasks.spawn(listener.serve(move |socket: Socket| {
-        let service = service.clone();
+        let calls = CallSpawner::default();
+        let service = service.spawning(calls.clone());
         let service = service_fn(move |request: Request<RequestBody>| service.serve(request));
-        http2::serve(socket, service, &HTTP2, &tasks)
+        http2::serve_spawning(socket, service, calls, &HTTP2, &tasks)
     }));
 }
 

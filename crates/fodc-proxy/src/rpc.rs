@@ -17,14 +17,14 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use steadfast_net::RequestBody;
+use steadfast_net::{CallSpawner, RequestBody};
 use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::{error, warn};
 
 use super::{
     frames::{Inbound, Outbound},
-    lanes::{Crashes, Lifecycle, Profiles, SchemaRegistry, StreamKind, Topology},
+    lanes::{Crashes, LaneKind, Lifecycle, Profiles, SchemaRegistry, StreamKind as _, Topology},
     registry::AgentId,
     state::State,
 };
@@ -35,6 +35,8 @@ pub(super) struct Service {
     state: Arc<State>,
     /// Health, and reflection if it is on.
     others: Routes,
+    /// Runs the handlers in the task of the connection.
+    spawner: CallSpawner,
 }
 
 type Responded = Result<Response<Body>, Infallible>;
@@ -52,7 +54,19 @@ struct Call {
 
 impl Service {
     pub(super) fn new(state: Arc<State>, others: Routes) -> Self {
-        Self { state, others }
+        Self {
+            state,
+            others,
+            spawner: CallSpawner::default(),
+        }
+    }
+
+    /// Returns the service for a connection, whose handlers are spawned there.
+    pub(super) fn spawning(&self, spawner: CallSpawner) -> Self {
+        Self {
+            spawner,
+            ..self.clone()
+        }
     }
 
     /// Responds to a call.
@@ -80,7 +94,9 @@ impl Service {
         };
         // The only stream without an id: its response assigns one.
         if name == "RegisterAgent" {
-            return self.run(REGISTRATION_BYTES, request, register::run);
+            return self.run(REGISTRATION_BYTES, request, |mut call| async move {
+                register::run(&mut call).await
+            });
         }
         let Some(id) = agent_id(request.headers()) else {
             self.state.counters.unnamed_streams.add(1);
@@ -93,7 +109,9 @@ impl Service {
         match name {
             "StreamMetrics" => {
                 let limit = self.state.config.max_message_bytes;
-                self.run(limit, request, |call| metrics::run(call, id, name))
+                self.run(limit, request, |mut call| async move {
+                    metrics::run(&mut call, &id, name).await
+                })
             }
             Topology::METHOD => self.query::<Topology>(request, id),
             Lifecycle::METHOD => self.query::<Lifecycle>(request, id),
@@ -104,13 +122,15 @@ impl Service {
     }
 
     /// Serves a stream of the kind `K`.
-    fn query<K: StreamKind>(&self, request: Request<RequestBody>, id: AgentId) -> Response<Body> {
+    fn query<K: LaneKind>(&self, request: Request<RequestBody>, id: AgentId) -> Response<Body> {
         let limit = self.state.config.max_message_bytes;
-        self.run(limit, request, |call| queried::run::<K>(call, id))
+        self.run(limit, request, |mut call| async move {
+            queried::run::<K>(&mut call, &id).await
+        })
     }
 
-    /// Responds with headers at once and serves the call in its own task. A panic there ends this call
-    /// and nothing else.
+    /// Responds with headers at once and serves the call beside the others of its connection. A panic there
+    /// ends this call and nothing else.
     fn run<F: Future<Output = Status> + Send + 'static>(
         &self,
         limit: usize,
@@ -119,13 +139,12 @@ impl Service {
     ) -> Response<Body> {
         let (outbound, responses) = Outbound::new();
         let state = Arc::clone(&self.state);
-        // Each layer around an unboxed future reserves space for it twice.
-        let serving = Box::pin(serve(Call {
+        let serving = serve(Call {
             state: Arc::clone(&state),
             inbound: Inbound::new(request.into_body(), limit),
             outbound: outbound.clone(),
-        }));
-        self.state.tasks.spawn(guarded(state, outbound, serving));
+        });
+        self.spawner.spawn(guarded(state, outbound, serving));
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
@@ -133,21 +152,36 @@ impl Service {
     }
 }
 
-/// Runs a handler until it ends, panics, or the proxy stops, and ends its call accordingly.
-async fn guarded(state: Arc<State>, outbound: Outbound, serving: impl Future<Output = Status>) {
-    let served = AssertUnwindSafe(serving).catch_unwind();
-    let status = tokio::select! {
-        biased;
-        // First: a call that ends just then has this status as well.
-        () = state.tasks.draining() => Status::unavailable("the proxy is stopping"),
-        served = served => served.unwrap_or_else(|_| {
+/// Runs a handler until it ends or panics, and ends its call accordingly.
+///
+/// Not an async function, which would reserve space for `serving` twice; for the same reason, handlers
+/// borrow their call. An agent holds seven of them.
+fn guarded<F: Future<Output = Status>>(
+    state: Arc<State>,
+    outbound: Outbound,
+    serving: F,
+) -> impl Future<Output = ()> + use<F> {
+    AssertUnwindSafe(serving).catch_unwind().map(move |served| {
+        let status = served.unwrap_or_else(|_| {
             error!("the handler of a call panicked");
             state.counters.panics.add(1);
             Status::internal("the handler failed")
-        }),
-    };
-    // No effect if the call has ended before, as one whose agent does not read.
-    outbound.end(status);
+        });
+        // No effect if the call has ended before, as one whose agent does not read.
+        outbound.end(status);
+    })
+}
+
+impl State {
+    /// Returns the status of a stream that was ended with its agent: the one of the proxy's end, which ends
+    /// all agents, or else `other`.
+    fn end_status(&self, other: impl FnOnce() -> Status) -> Status {
+        if self.tasks.is_draining() {
+            Status::unavailable("the proxy is stopping")
+        } else {
+            other()
+        }
+    }
 }
 
 const METHODS: [&str; 7] = [
@@ -204,6 +238,30 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn idle_handlers_are_small() {
+        fn size<F: Future<Output = Status>>(_: impl FnOnce(Call) -> F) -> usize {
+            size_of::<F>()
+        }
+        let id = || AgentId::new("a");
+        let id_of_metrics = id();
+        let metrics = |mut call: Call| async move {
+            metrics::run(&mut call, &id_of_metrics, "StreamMetrics").await
+        };
+        let id_of_topology = id();
+        let topology = |mut call: Call| async move {
+            queried::run::<Topology>(&mut call, &id_of_topology).await
+        };
+        let registration = |mut call: Call| async move { register::run(&mut call).await };
+        // A thousand agents hold seven thousand of them, mostly of the second kind.
+        let sizes = [size(metrics), size(topology), size(registration)];
+        let limits = [900, 600, 800];
+        assert!(
+            sizes.iter().zip(limits).all(|(size, limit)| *size <= limit),
+            "{sizes:?}"
+        );
+    }
 
     #[tokio::test]
     async fn panicking_handler_ends_only_its_call() {

@@ -49,7 +49,7 @@ impl State {
             config.cleanup_timeout,
             config.max_agents,
         );
-        let counters = Arc::<Counters>::default();
+        let (counters, tasks) = (Arc::<Counters>::default(), Tasks::new());
         Self {
             store: Store {
                 catalog: Catalog::default(),
@@ -58,13 +58,14 @@ impl State {
             stream_memory: MemoryBudget::new(config.stream_bytes),
             agents_refused: Refusals::default(),
             http_refused: Refusals::default(),
-            tasks: Tasks::new(),
             started: Instant::now(),
             agents: Mutex::new(Agents::new(
                 registry,
                 config.query_limits(),
+                tasks.drain_token(),
                 Arc::clone(&counters),
             )),
+            tasks,
             crashes: Mutex::default(),
             profiles: Mutex::default(),
             schema: Mutex::default(),

@@ -10,14 +10,14 @@ use tokio::{
 
 use super::{
     gather::missing_text,
-    lanes::{Message, QueryError, ResponsePart, StreamKind},
+    lanes::{LaneKind, Message, QueryError, ResponsePart},
     registry::{AgentId, Identity},
     state::State,
 };
 
 /// The response to a query, part by part. Dropping it releases the stream for the next query.
 #[derive(Debug)]
-pub(super) struct PendingStreamResponse<K: StreamKind> {
+pub(super) struct PendingStreamResponse<K: LaneKind> {
     state: Arc<State>,
     agent: AgentId,
     ticket: u64,
@@ -27,7 +27,7 @@ pub(super) struct PendingStreamResponse<K: StreamKind> {
 
 /// The response of one of several agents that were queried together.
 #[derive(Debug)]
-pub(super) struct StreamResponse<K: StreamKind> {
+pub(super) struct StreamResponse<K: LaneKind> {
     pub(super) agent: AgentId,
     pub(super) identity: Arc<Identity>,
     pub(super) result: Result<Vec<Message<K::Response>>, QueryError>,
@@ -49,7 +49,7 @@ pub(super) struct Missing {
 const PARTS_AHEAD: usize = 4;
 
 /// Sends a query to one agent.
-pub(super) fn query<K: StreamKind>(
+pub(super) fn query<K: LaneKind>(
     state: &Arc<State>,
     agent: &AgentId,
     query: K::Query,
@@ -77,7 +77,7 @@ pub(super) fn query<K: StreamKind>(
 /// # Cancel safety
 ///
 /// Dropping the stream releases the agents for the next query.
-pub(super) fn query_all<K: StreamKind>(
+pub(super) fn query_all<K: LaneKind>(
     state: &Arc<State>,
     agents: Vec<(AgentId, Arc<Identity>)>,
     message: &K::Query,
@@ -107,7 +107,7 @@ pub(super) fn query_all<K: StreamKind>(
         })
 }
 
-impl<K: StreamKind> StreamResponse<K> {
+impl<K: LaneKind> StreamResponse<K> {
     /// Takes the messages of the response. If it failed, there are none, and `missing` has the reason.
     pub(super) fn take_messages(&mut self, missing: &mut Missing) -> Vec<Message<K::Response>> {
         match &mut self.result {
@@ -173,7 +173,7 @@ impl Missing {
     }
 }
 
-impl<K: StreamKind> PendingStreamResponse<K> {
+impl<K: LaneKind> PendingStreamResponse<K> {
     /// Returns the next part of the response, or `None` after the last one.
     ///
     /// # Cancel safety
@@ -207,7 +207,7 @@ impl<K: StreamKind> PendingStreamResponse<K> {
     }
 }
 
-impl<K: StreamKind> Drop for PendingStreamResponse<K> {
+impl<K: LaneKind> Drop for PendingStreamResponse<K> {
     fn drop(&mut self) {
         let now = self.state.now();
         if let Some(wire) = self.state.agents().wire::<K>(&self.agent) {

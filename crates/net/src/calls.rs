@@ -18,9 +18,11 @@ use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
 
-/// Takes over the calls that hyper spawns.
+/// Spawns futures onto the task of one connection: the calls of hyper, and handlers that outlive the
+/// response to their call. They are dropped when the connection has ended. Clones spawn onto the same
+/// connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallSpawner(Arc<Spawned>);
+pub struct CallSpawner(Arc<Spawned>);
 
 #[derive(Default)]
 struct Spawned(Mutex<Vec<Call>>);
@@ -60,14 +62,20 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        // A panic ends one call, as it would in a task.
-        let call = AssertUnwindSafe(call).catch_unwind().map(|_| ());
-        // Only stored: hyper spawns calls while the connection is being polled.
-        self.lock().push(Box::pin(call));
+        self.spawn(call);
     }
 }
 
 impl CallSpawner {
+    /// Runs `call` after the current poll of the connection. It is for handlers of the connection's own
+    /// calls: from elsewhere, nothing wakes the connection.
+    pub fn spawn(&self, call: impl Future<Output = ()> + Send + 'static) {
+        // A panic ends one call, as it would in a task.
+        let call = AssertUnwindSafe(call).catch_unwind().map(|_| ());
+        // Only stored: the connection is being polled.
+        self.lock().push(Box::pin(call));
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Call>> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,13 +112,14 @@ impl<C: Future> WithCalls<C> {
         // Calls first: the connection below then writes what all of them have sent. A flag is taken
         // before its part is polled, so that a wake-up meanwhile counts again.
         if self.calls_woken.take() {
-            let mut cx = Context::from_waker(&calls_waker);
-            while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(&mut cx) {}
+            self.poll_calls(&calls_waker);
         }
         if self.connection_woken.take() {
             let waker = Waker::from(Arc::clone(&self.connection_woken));
             let mut cx = Context::from_waker(&waker);
             if let Poll::Ready(ended) = self.connection.as_mut().poll(&mut cx) {
+                // The calls that wait for something of the connection see its end, too.
+                self.poll_calls(Waker::noop());
                 return Poll::Ready(ended);
             }
         }
@@ -123,6 +132,12 @@ impl<C: Future> WithCalls<C> {
             self.calls_woken.woken.store(true, SeqCst);
         }
         Poll::Pending
+    }
+
+    /// Polls the calls that were woken.
+    fn poll_calls(&mut self, waker: &Waker) {
+        let mut cx = Context::from_waker(waker);
+        while let Poll::Ready(Some(())) = self.calls.poll_next_unpin(&mut cx) {}
     }
 
     fn is_woken(&self) -> bool {

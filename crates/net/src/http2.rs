@@ -55,9 +55,25 @@ where
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
+    serve_spawning(socket, service, CallSpawner::default(), options, tasks)
+}
+
+/// Does the same as [`serve`] for a service that spawns handlers through `calls`. They run in the task of
+/// the connection as well.
+pub fn serve_spawning<S, B>(
+    socket: Socket,
+    service: S,
+    calls: CallSpawner,
+    options: &Options,
+    tasks: &Tasks,
+) -> impl Future<Output = ()> + use<S, B>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
     let requests = Requests::new(socket.permit());
-    let spawner = CallSpawner::default();
-    let mut http2 = http2::Builder::new(spawner.clone());
+    let mut http2 = http2::Builder::new(calls.clone());
     http2
         // hyper needs it for the pings below.
         .timer(TokioTimer::new())
@@ -73,7 +89,7 @@ where
             .keep_alive_timeout(ping.timeout);
     }
     let connection = http2.serve_connection(TokioIo::new(socket), requests.limit(service));
-    let connection = WithCalls::new(connection, spawner);
+    let connection = WithCalls::new(connection, calls);
     connection::run(
         connection,
         // Sends GOAWAY.

@@ -18,6 +18,7 @@ mod tasks;
 mod unfinished;
 
 pub use self::{
+    calls::CallSpawner,
     client_key::{ClientKey, KeyedPermit, KeyedPermits},
     gzip::{Gzip, accepts_gzip},
     listener::{AtLimit, Listener, ListenerOptions, OpenConnections},

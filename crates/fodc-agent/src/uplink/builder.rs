@@ -26,7 +26,7 @@ use super::{
     refusals::{self, Refusals},
     registration::{Command, Event, Registered, Registration},
     sample_store::SampleStore,
-    source::{Source, Sources, StreamKind},
+    source::{Source, SourceKind, Sources},
     source_stream::{SourceCounters, SourceStatus, SourceStream},
     supervisor::Supervisor,
 };
@@ -398,7 +398,7 @@ impl<C: Connection> SourceSpawner<'_, C> {
         statuses.into_iter().flatten().collect()
     }
 
-    fn spawn<K: StreamKind>(&self, source: Arc<dyn Source<K>>) -> SourceStatus {
+    fn spawn<K: SourceKind>(&self, source: Arc<dyn Source<K>>) -> SourceStatus {
         let counters = Arc::<SourceCounters>::default();
         let status = Arc::new(watch::Sender::new(None));
         let supervisor = Supervisor {

@@ -1,6 +1,6 @@
 //! Sources: what the agent answers from, on streams other than the metrics stream.
 //!
-//! A kind is added in four steps: a type here that implements [`StreamKind`], its field in [`Sources`], a
+//! A kind is added in four steps: a [`StreamKind`] that implements [`SourceKind`] here, its field in [`Sources`], a
 //! line in `SourceSpawner::spawn_all`, and a [`Source`] that `Agent::start` passes to the builder if it
 //! is configured. The stream of a kind without a source is not opened, and the proxy says so. Each
 //! stream is reopened by its own link; a source never waits before a retry and never sees a
@@ -10,34 +10,23 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use steadfast_wire::fodc::{
-    StreamClusterTopologyRequest, StreamClusterTopologyResponse, StreamCrashDiagnosticsRequest,
-    StreamCrashDiagnosticsResponse, StreamLifecycleRequest, StreamLifecycleResponse,
-    StreamPressureProfilesRequest, StreamPressureProfilesResponse, StreamSchemaRegistryRequest,
-    StreamSchemaRegistryResponse,
+pub(crate) use steadfast_fodc_model::stream_kind::{
+    Crashes, Lifecycle, Profiles, SchemaRegistry, StreamKind, Topology,
 };
 use tokio::sync::mpsc;
 
-/// A kind of stream on which the proxy queries a source.
-pub(crate) trait StreamKind: fmt::Debug + Send + Sync + 'static {
-    /// The name of the method.
-    const METHOD: &'static str;
-    /// The name in logs and metrics.
-    const NAME: &'static str;
+/// A kind of stream, as an agent serves it.
+pub(crate) trait SourceKind: StreamKind {
     /// Time limit of a response, below that of the proxies.
     const TIME_LIMIT: Duration;
     /// Responses may exceed the limit of the releases, so that the proxy's version is probed.
     const MAY_BE_LONG: bool;
-    /// The message from the proxy.
-    type Query: prost::Message + Default + Send + 'static;
-    /// The message to the proxy.
-    type Response: prost::Message + Send + 'static;
 }
 
 /// A source of responses on one kind of stream.
-pub(crate) trait Source<K: StreamKind>: Send + Sync + 'static {
+pub(crate) trait Source<K: SourceKind>: Send + Sync + 'static {
     /// Responds to one query, after the previous one. The response is complete when the future ends or
-    /// drops `responses`. The future is dropped then, after [`StreamKind::TIME_LIMIT`], and
+    /// drops `responses`. The future is dropped then, after [`SourceKind::TIME_LIMIT`], and
     /// when the stream of the query has ended.
     fn respond(&self, query: K::Query, responses: Responses<K>) -> BoxFuture<'_, ()>;
 }
@@ -51,27 +40,6 @@ pub(crate) struct Sources {
     pub(crate) profiles: Option<Arc<dyn Source<Profiles>>>,
     pub(crate) schema: Option<Arc<dyn Source<SchemaRegistry>>>,
 }
-
-/// The nodes and calls that the node knows. One message for each query.
-#[derive(Debug)]
-pub(crate) struct Topology;
-
-/// The groups of the node, with their data, and its reports. One message for each query.
-#[derive(Debug)]
-pub(crate) struct Lifecycle;
-
-/// The crashes of the process beside the agent. One message for each, and one that marks the end, which
-/// only proxies with the profile get.
-#[derive(Debug)]
-pub(crate) struct Crashes;
-
-/// The profiles that were captured: their list, or the chunks of one.
-#[derive(Debug)]
-pub(crate) struct Profiles;
-
-/// The fingerprints of the cluster's schema registry: groups in chunks, then the end.
-#[derive(Debug)]
-pub(crate) struct SchemaRegistry;
 
 /// Takes the messages of one response.
 pub(crate) struct Responses<K> {
@@ -94,54 +62,34 @@ pub(crate) enum NotSent {
     StreamGone,
 }
 
-impl StreamKind for Topology {
-    const METHOD: &'static str = "StreamClusterTopology";
-    const NAME: &'static str = "topology";
+impl SourceKind for Topology {
     // The original proxy waits 10 s.
     const TIME_LIMIT: Duration = Duration::from_secs(7);
     const MAY_BE_LONG: bool = false;
-    type Query = StreamClusterTopologyResponse;
-    type Response = StreamClusterTopologyRequest;
 }
 
-impl StreamKind for Lifecycle {
-    const METHOD: &'static str = "StreamLifecycle";
-    const NAME: &'static str = "lifecycle";
+impl SourceKind for Lifecycle {
     // The original proxy waits 50 s.
     const TIME_LIMIT: Duration = Duration::from_secs(48);
     const MAY_BE_LONG: bool = true;
-    type Query = StreamLifecycleResponse;
-    type Response = StreamLifecycleRequest;
 }
 
-impl StreamKind for Crashes {
-    const METHOD: &'static str = "StreamCrashDiagnostics";
-    const NAME: &'static str = "crash";
+impl SourceKind for Crashes {
     // The original proxy waits 2 s, and keeps what comes later for the next page.
     const TIME_LIMIT: Duration = Duration::from_secs(30);
     const MAY_BE_LONG: bool = false;
-    type Query = StreamCrashDiagnosticsResponse;
-    type Response = StreamCrashDiagnosticsRequest;
 }
 
-impl StreamKind for Profiles {
-    const METHOD: &'static str = "StreamPressureProfiles";
-    const NAME: &'static str = "pressure";
+impl SourceKind for Profiles {
     // Proxies limit the wait for each chunk instead, and a client of theirs may be slow.
     const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
     const MAY_BE_LONG: bool = false;
-    type Query = StreamPressureProfilesResponse;
-    type Response = StreamPressureProfilesRequest;
 }
 
-impl StreamKind for SchemaRegistry {
-    const METHOD: &'static str = "StreamSchemaRegistry";
-    const NAME: &'static str = "schema";
+impl SourceKind for SchemaRegistry {
     // The original proxy waits 50 s.
     const TIME_LIMIT: Duration = Duration::from_secs(48);
     const MAY_BE_LONG: bool = false;
-    type Query = StreamSchemaRegistryResponse;
-    type Response = StreamSchemaRegistryRequest;
 }
 
 impl<K: StreamKind> Responses<K> {

@@ -18,7 +18,7 @@ use super::{
     message_limit::{self, MessageLimit, RELEASE_LIMIT},
     query_stream::{self, Command, Inbox, SendError},
     registration::Registered,
-    source::{Responses, Source, StreamKind},
+    source::{Responses, Source, SourceKind},
     supervisor::{
         EndLog, OpenStream, RESOURCE_EXHAUSTED, StreamCall, StreamLink, StreamOpener, StreamStatus,
         UNIMPLEMENTED,
@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Opens the stream of one source for each registration.
-pub(crate) struct SourceStream<K: StreamKind> {
+pub(crate) struct SourceStream<K: SourceKind> {
     pub(crate) config: CheckedConfig,
     pub(crate) credentials: CallCredentials,
     pub(crate) source: Arc<dyn Source<K>>,
@@ -54,7 +54,7 @@ pub(crate) struct SourceStatus {
 }
 
 /// The task that responds on one stream.
-struct SourceResponder<K: StreamKind, C: Connection> {
+struct SourceResponder<K: SourceKind, C: Connection> {
     link: StreamLink<C, K::Query>,
     inbox: Inbox<K::Query>,
     source: Arc<dyn Source<K>>,
@@ -103,7 +103,7 @@ impl SourceStatus {
     }
 }
 
-impl<K: StreamKind, C: Connection> StreamOpener<C> for SourceStream<K> {
+impl<K: SourceKind, C: Connection> StreamOpener<C> for SourceStream<K> {
     type Query = K::Query;
 
     fn open(&self, registered: &Registered, connection: C) -> OpenStream<C, K::Query> {
@@ -144,7 +144,7 @@ impl<K: StreamKind, C: Connection> StreamOpener<C> for SourceStream<K> {
     }
 }
 
-impl<K: StreamKind, C: Connection> SourceResponder<K, C> {
+impl<K: SourceKind, C: Connection> SourceResponder<K, C> {
     /// Responds to queries until `cancel`, which abandons the response under way.
     async fn run(mut self, cancel: CancellationToken) {
         loop {

@@ -3,32 +3,14 @@
 use std::time::Duration;
 
 use steadfast_wire::fodc::{
-    StreamCrashDiagnosticsRequest, StreamCrashDiagnosticsResponse, StreamPressureProfilesRequest,
-    StreamPressureProfilesResponse, StreamSchemaRegistryRequest, StreamSchemaRegistryResponse,
     stream_pressure_profiles_request::Payload, stream_pressure_profiles_response::Command,
 };
 
-use super::{Lanes, Part, StreamKind, Wire};
+use super::{Crashes, LaneKind, Lanes, Part, Profiles, SchemaRegistry, Wire};
 
-/// The kind of stream on which agents report crashes: one message each. Only our agents mark the end.
-#[derive(Debug)]
-pub(crate) struct Crashes;
-
-/// The kind of stream on which agents list and send profiles.
-#[derive(Debug)]
-pub(crate) struct Profiles;
-
-/// The kind of stream on which liaison agents send the schema registry.
-#[derive(Debug)]
-pub(crate) struct SchemaRegistry;
-
-impl StreamKind for Crashes {
-    const METHOD: &'static str = "StreamCrashDiagnostics";
-    const NAME: &'static str = "crash";
+impl LaneKind for Crashes {
     // A crash is the same whichever query asked for it.
     const OWED_FOR: Duration = Duration::ZERO;
-    type Query = StreamCrashDiagnosticsResponse;
-    type Response = StreamCrashDiagnosticsRequest;
 
     fn place(_: &Self::Query, message: &Self::Response) -> Part {
         if message.complete {
@@ -43,13 +25,9 @@ impl StreamKind for Crashes {
     }
 }
 
-impl StreamKind for Profiles {
-    const METHOD: &'static str = "StreamPressureProfiles";
-    const NAME: &'static str = "pressure";
+impl LaneKind for Profiles {
     // Ids tell late messages from those of the next query, all but records, which say the same.
     const OWED_FOR: Duration = Duration::ZERO;
-    type Query = StreamPressureProfilesResponse;
-    type Response = StreamPressureProfilesRequest;
 
     fn place(query: &Self::Query, message: &Self::Response) -> Part {
         match (&query.command, &message.payload) {
@@ -77,13 +55,9 @@ impl StreamKind for Profiles {
     }
 }
 
-impl StreamKind for SchemaRegistry {
-    const METHOD: &'static str = "StreamSchemaRegistry";
-    const NAME: &'static str = "schema";
+impl LaneKind for SchemaRegistry {
     // Chunks have no id: those of an abandoned response must not become part of the next one.
     const OWED_FOR: Duration = Duration::from_secs(60);
-    type Query = StreamSchemaRegistryResponse;
-    type Response = StreamSchemaRegistryRequest;
 
     fn place(_: &Self::Query, message: &Self::Response) -> Part {
         if message.done { Part::Last } else { Part::More }
@@ -98,7 +72,7 @@ impl StreamKind for SchemaRegistry {
 mod tests {
     use steadfast_wire::fodc::{
         FetchPressureProfile, ListComplete, ListProfiles, PressureProfileChunk,
-        PressureProfileRecord,
+        PressureProfileRecord, StreamPressureProfilesRequest, StreamPressureProfilesResponse,
     };
 
     use super::*;

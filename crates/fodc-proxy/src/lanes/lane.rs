@@ -18,7 +18,7 @@ use steadfast_session::Time;
 pub(super) struct Lane<Q, S> {
     /// From here on a query waits [`STREAM_GRACE`] for the first stream.
     registered: Time,
-    /// Time for which an abandoned query keeps the stream; see `StreamKind::OWED_FOR`.
+    /// Time for which an abandoned query keeps the stream; see `LaneKind::OWED_FOR`.
     owed_for: Duration,
     /// The open streams, oldest first. Queries go to the last one.
     streams: Vec<u64>,

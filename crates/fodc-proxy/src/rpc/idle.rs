@@ -1,6 +1,8 @@
 //! Streams of agents that are not known. Their messages are read, so that the connection does not stall,
 //! and dropped.
 
+use std::sync::Arc;
+
 use tonic::Status;
 
 use super::Call;
@@ -25,11 +27,14 @@ impl Drop for StreamGuard<'_> {
     }
 }
 
-/// Holds a stream of an unknown agent, as the original does: agents of the releases reopen a refused
-/// stream at once.
-pub(super) async fn hold_unknown(mut call: Call) -> Status {
-    call.state.counters.unknown_agents.add(1);
-    ignore_messages(&mut call).await
+/// Holds a stream of an unknown agent until the proxy stops, as the original does: agents of the releases
+/// reopen a refused stream at once.
+pub(super) async fn hold_unknown(call: &mut Call) -> Status {
+    let state = Arc::clone(&call.state);
+    state.counters.unknown_agents.add(1);
+    let end = state.tasks.drain_token();
+    let held = end.run_until_cancelled(ignore_messages(call)).await;
+    held.unwrap_or_else(|| state.end_status(|| Status::ok("")))
 }
 
 async fn ignore_messages(call: &mut Call) -> Status {

@@ -61,29 +61,31 @@ const SAMPLE_BYTES_MIN: usize = 32;
 /// The number of samples for which capacity is reserved before they have arrived.
 const RESERVED_SAMPLES_MAX: usize = 16 << 10;
 
-pub(super) async fn run(mut call: Call, id: AgentId, method: &'static str) -> Status {
+pub(super) async fn run(call: &mut Call, id: &AgentId, method: &'static str) -> Status {
     let state = Arc::clone(&call.state);
-    let Some(end) = state.agents().open_stream(&id, method) else {
+    let Some(end) = state.agents().open_stream(id, method) else {
         return hold_unknown(call).await;
     };
-    let _open = StreamGuard::new(&state, &id, method);
+    let _open = StreamGuard::new(&state, id, method);
     let outbound = call.outbound.clone();
-    let opened = state.agents().open_metrics(state.now(), &id, outbound);
+    let opened = state.agents().open_metrics(state.now(), id, outbound);
     // The agent may have been forgotten between the two locks.
     let Some(generation) = opened else {
         return hold_unknown(call).await;
     };
     let mut guard = MetricsGuard {
         state: &state,
-        id: &id,
+        id,
         generation,
         oversized: false,
     };
     let status = tokio::select! {
         biased;
         // First: what arrives with the end of the registration does not count any more.
-        () = end.cancelled() => Status::aborted("the registration has ended"),
-        status = receive(&mut call, &state, &id, generation) => status,
+        () = end.cancelled() => {
+            state.end_status(|| Status::aborted("the registration has ended"))
+        }
+        status = receive(call, &state, id, generation) => status,
     };
     // Only a message above the limit ends the reading with this status.
     guard.oversized = status.code() == Code::ResourceExhausted;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     frames::Piece,
-    lanes::{Delivery, Message, QueryError, READER_TIMEOUT, StreamKind},
+    lanes::{Delivery, LaneKind, Message, QueryError, READER_TIMEOUT},
     registry::AgentId,
     samples::Reservation,
     state::State,
@@ -22,7 +22,7 @@ use crate::{
 
 /// A stream of one agent that queries are sent on. Dropping it fails the query that is outstanding on
 /// it.
-struct OpenWire<'a, K: StreamKind> {
+struct OpenWire<'a, K: LaneKind> {
     state: &'a State,
     id: &'a AgentId,
     generation: u64,
@@ -35,7 +35,7 @@ struct OpenWire<'a, K: StreamKind> {
 /// One message may take this share of the memory for all.
 const DECODED_SHARE: usize = 2;
 
-impl<K: StreamKind> Drop for OpenWire<'_, K> {
+impl<K: LaneKind> Drop for OpenWire<'_, K> {
     fn drop(&mut self) {
         if let Some(wire) = self.state.agents().wire::<K>(self.id) {
             wire.close(self.generation, &self.status);
@@ -52,21 +52,21 @@ struct Buffer {
     reservation: Option<Reservation>,
 }
 
-pub(super) async fn run<K: StreamKind>(mut call: Call, id: AgentId) -> Status {
+pub(super) async fn run<K: LaneKind>(call: &mut Call, id: &AgentId) -> Status {
     let state = Arc::clone(&call.state);
-    let Some(end) = state.agents().open_stream(&id, K::METHOD) else {
+    let Some(end) = state.agents().open_stream(id, K::METHOD) else {
         return hold_unknown(call).await;
     };
-    let _open = StreamGuard::new(&state, &id, K::METHOD);
+    let _open = StreamGuard::new(&state, id, K::METHOD);
     let outbound = call.outbound.clone();
-    let opened = state.agents().open_wire::<K>(&id, outbound);
+    let opened = state.agents().open_wire::<K>(id, outbound);
     // The agent may have been forgotten between the two locks.
     let Some(generation) = opened else {
         return hold_unknown(call).await;
     };
     let mut wire = OpenWire::<K> {
         state: &state,
-        id: &id,
+        id,
         generation,
         status: "the proxy stops".to_owned(),
         message: MessageType::named(&format!("banyandb.fodc.v1.{}Request", K::METHOD))
@@ -76,8 +76,10 @@ pub(super) async fn run<K: StreamKind>(mut call: Call, id: AgentId) -> Status {
     let status = tokio::select! {
         biased;
         // First: what arrives with the end of the registration does not count any more.
-        () = end.cancelled() => Status::aborted("the registration has ended"),
-        status = wire.receive(&mut call) => status,
+        () = end.cancelled() => {
+            state.end_status(|| Status::aborted("the registration has ended"))
+        }
+        status = wire.receive(call) => status,
     };
     wire.status = match status.message() {
         "" => "by the agent".to_owned(),
@@ -86,7 +88,7 @@ pub(super) async fn run<K: StreamKind>(mut call: Call, id: AgentId) -> Status {
     status
 }
 
-impl<K: StreamKind> OpenWire<'_, K> {
+impl<K: LaneKind> OpenWire<'_, K> {
     async fn receive(&self, call: &mut Call) -> Status {
         let mut buffer = Buffer::default();
         loop {

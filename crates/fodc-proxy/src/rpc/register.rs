@@ -25,13 +25,11 @@ impl Drop for RegistrationGuard<'_> {
     }
 }
 
-pub(super) async fn run(mut call: Call) -> Status {
-    // Without a limit, a client that sends nothing would keep its connection from becoming idle.
-    let first = match timeout(FIRST_MESSAGE_TIMEOUT, next_message(&mut call)).await {
-        Ok(Ok(Some(first))) => first,
-        Ok(Ok(None)) => return Status::ok(""),
-        Ok(Err(status)) => return status,
-        Err(_) => return Status::deadline_exceeded("no registration within 10 s"),
+pub(super) async fn run(call: &mut Call) -> Status {
+    let first = match first_message(call).await {
+        Ok(Some(first)) => first,
+        Ok(None) => return Status::ok(""),
+        Err(status) => return status,
     };
     // Random, so that an id from before a restart of the proxy never names another agent.
     let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
@@ -59,8 +57,10 @@ pub(super) async fn run(mut call: Call) -> Status {
         let message = tokio::select! {
             biased;
             // First, so that a heartbeat does not count for a registration that was replaced.
-            () = end.cancelled() => return Status::unknown(format!("agent {id} not found")),
-            message = next_message(&mut call) => message,
+            () = end.cancelled() => {
+                return state.end_status(|| Status::unknown(format!("agent {id} not found")));
+            }
+            message = next_message(call) => message,
         };
         let heartbeat = match message {
             Ok(Some(heartbeat)) => heartbeat,
@@ -90,6 +90,18 @@ fn welcome(config: &Config, id: &AgentId, has_profile: bool) -> RegisterAgentRes
             version: 1,
             max_message_bytes: config.max_message_bytes as u64,
         }),
+    }
+}
+
+async fn first_message(call: &mut Call) -> Result<Option<RegisterAgentRequest>, Status> {
+    let state = Arc::clone(&call.state);
+    // Without a limit, a client that sends nothing would keep its connection from becoming idle.
+    let first = timeout(FIRST_MESSAGE_TIMEOUT, next_message(call));
+    let end = state.tasks.drain_token();
+    match end.run_until_cancelled(first).await {
+        Some(Ok(first)) => first,
+        Some(Err(_)) => Err(Status::deadline_exceeded("no registration within 10 s")),
+        None => Err(state.end_status(|| Status::ok(""))),
     }
 }
 

@@ -63,11 +63,15 @@ struct Point {
 #[derive(Debug)]
 struct Named(Arc<Series>);
 
-/// The length from which a piece is sent, and the most that a step writes.
+/// The length from which a piece is sent.
 pub(super) const PIECE: usize = 64 << 10;
 
-/// The number of samples that a step groups, in about as much time as it takes to write a piece.
-pub(super) const GROUPED_SAMPLES: usize = 8 << 10;
+/// The most that a step writes. Between two of its turns, a page of latest values waits for a step of each
+/// window that is being sent.
+pub(super) const STEP: usize = 16 << 10;
+
+/// The number of samples that a step groups, in about as much time as it takes to write one.
+pub(super) const GROUPED_SAMPLES: usize = 2 << 10;
 
 impl AgentJson {
     pub(super) fn new(response: AgentResponse, is_duplicate: bool) -> Self {
@@ -80,8 +84,8 @@ impl AgentJson {
         }
     }
 
-    /// Groups the next samples, or appends the next ones to `out` until that has [`PIECE`] bytes. Returns
-    /// false if everything is written.
+    /// Groups the next samples, or appends about [`STEP`] bytes of the next ones to `out`, up to a whole
+    /// piece. Returns false if everything is written.
     pub(super) fn step(
         &mut self,
         filter: &Filter,
@@ -92,11 +96,12 @@ impl AgentJson {
             self.group(filter);
             return true;
         }
+        let full = PIECE.min(out.len() + STEP);
         while self.written.0 < self.groups.list.len() {
-            if out.len() >= PIECE {
+            if out.len() >= full {
                 return true;
             }
-            self.write(has_elements, out);
+            self.write(full, has_elements, out);
         }
         false
     }
@@ -129,8 +134,8 @@ impl AgentJson {
         };
     }
 
-    /// Writes points of a group until `out` is full, and what stands before and after them.
-    fn write(&mut self, has_elements: &mut bool, out: &mut String) {
+    /// Writes points of a group until `out` has `full` bytes, and what stands before and after them.
+    fn write(&mut self, full: usize, has_elements: &mut bool, out: &mut String) {
         let (at, first) = self.written;
         let group = &mut self.groups.list[at];
         if first == 0 {
@@ -141,7 +146,7 @@ impl AgentJson {
         }
         for (index, point) in group.points.iter().enumerate().skip(first) {
             // At least one, because a group of which none is written begins anew.
-            if out.len() >= PIECE && index > first {
+            if out.len() >= full && index > first {
                 self.written = (at, index);
                 return;
             }

@@ -8,7 +8,10 @@ use std::{
 use steadfast_wire::fodc::RegisterAgentRequest;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{agent::GROUPED_SAMPLES, *};
+use super::{
+    agent::{GROUPED_SAMPLES, STEP},
+    *,
+};
 use crate::{
     config::Config,
     decode::{RawMetric, Sink as _},
@@ -139,7 +142,8 @@ async fn other_tasks_run_between_short_steps_of_a_long_response() {
     let state = Arc::new(State::new(Config::default()));
     let streams = register(&state, &["db-0"]);
     let (gathering, _permits) = gather(&state).await;
-    let count = 5 * GROUPED_SAMPLES;
+    let groupings = 20;
+    let count = groupings * GROUPED_SAMPLES;
     respond(&state, "db-0", streams[0], samples(&state, count));
     let (mut windows, _) = Windows::start(&state, gathering, Filter::default()).await;
     let (mut pauses, mut pieces, mut body) = (0, 0, Vec::new());
@@ -162,7 +166,8 @@ async fn other_tasks_run_between_short_steps_of_a_long_response() {
     let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(json[0]["data"].as_array().unwrap().len(), count);
     assert!(pieces > 20, "{pieces} pieces");
-    assert!(pauses >= 5 + pieces - 1, "{pauses} pauses, {pieces} pieces");
+    let steps = groupings + PIECE / STEP * (pieces - 1);
+    assert!(pauses >= steps, "{pauses} pauses, {pieces} pieces");
 }
 
 #[tokio::test(start_paused = true)]

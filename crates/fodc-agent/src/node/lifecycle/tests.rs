@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::uplink::source::StreamKind;
+use crate::uplink::source::SourceKind;
 
 fn group(name: &str) -> GroupLifecycleInfo {
     GroupLifecycleInfo {
