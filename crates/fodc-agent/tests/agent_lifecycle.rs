@@ -135,7 +135,7 @@ async fn agent_works_while_its_proxy_is_away() {
 }
 
 #[tokio::test]
-async fn refused_metrics_stream_is_visible() {
+async fn loss_of_the_proxy_is_shown() {
     let exporter = Exporter::page("m 1\n");
     let (agent, _between, proxy) = registered(&exporter).await;
     let address = agent.addresses().http.unwrap();

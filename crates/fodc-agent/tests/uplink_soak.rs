@@ -2,7 +2,7 @@
 //! twice, nothing dials more than it says, nothing is left.
 //!
 //! ```text
-//! cargo test --release -p steadfast-fodc --test uplink_soak -- --ignored --nocapture
+//! cargo test --release -p steadfast-fodc-agent --test uplink_soak -- --ignored --nocapture
 //! STEADFAST_SOAK_SECONDS=3600 cargo test … the same, for an hour
 //! ```
 #![expect(
@@ -21,6 +21,7 @@ use steadfast::session::{Recovery, State};
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::uplink::Uplink;
 use tokio::{runtime::Runtime, time::sleep};
+use tonic::Code;
 use uplink_support::{
     agent, connected, latest,
     record::Regular,
@@ -171,9 +172,9 @@ impl World {
                 self.expected += 1;
             }
             Trouble::WithoutMetrics => {
-                let metrics_unimplemented = true;
+                let unimplemented = (Code::Unimplemented, "unknown method StreamMetrics");
                 self.restart(Behaviour {
-                    metrics_unimplemented,
+                    metrics_refusal: Some(unimplemented),
                     ..normal()
                 });
                 self.expected += 1;

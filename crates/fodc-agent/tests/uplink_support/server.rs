@@ -20,7 +20,7 @@ use steadfast_wire::fodc::{
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::lane::Lanes;
 
@@ -61,8 +61,8 @@ pub(crate) struct Behaviour {
     pub(crate) capacity: usize,
     /// Never responds.
     pub(crate) mute: bool,
-    /// The metrics stream is not implemented.
-    pub(crate) metrics_unimplemented: bool,
+    /// Refuses the metrics stream with this status.
+    pub(crate) metrics_refusal: Option<(Code, &'static str)>,
     /// Does not read responses.
     pub(crate) ignores_responses: bool,
 }
@@ -74,7 +74,7 @@ impl Behaviour {
             heartbeat_seconds: 0,
             capacity: usize::MAX,
             mute: false,
-            metrics_unimplemented: false,
+            metrics_refusal: None,
             ignores_responses: false,
         }
     }
@@ -376,8 +376,8 @@ impl FodcService for Service {
         &self,
         request: Request<Streaming<StreamMetricsRequest>>,
     ) -> Result<Response<Self::StreamMetricsStream>, Status> {
-        if self.behaviour.metrics_unimplemented {
-            return Err(Status::unimplemented("unknown method StreamMetrics"));
+        if let Some((code, message)) = self.behaviour.metrics_refusal {
+            return Err(Status::new(code, message));
         }
         let id = request.metadata().get("agent_id");
         let Some(id) = id.and_then(|id| id.to_str().ok()).map(str::to_owned) else {

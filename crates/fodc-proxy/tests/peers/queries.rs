@@ -153,13 +153,20 @@ async fn stream_without_a_response_ends_and_a_new_one_serves() {
 
 #[tokio::test]
 async fn oversized_message_ends_the_stream_as_resource_exhausted() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::fs::File::create(&log).unwrap());
+    // The proxy runs on this thread as well.
+    let _logging = tracing::subscriber::set_default(subscriber.finish());
     let mut config = config();
     config.max_message_bytes = 100_000;
     let proxy = start_with(config).await;
     let agent = Agent::register(&proxy, pod("db-0", "r")).await;
-    let long = "x".repeat(200_000);
+    let text = "x".repeat(200_000);
     let mut metrics = agent
-        .responding(vec![metric("up", &[("text", &long)], 1.0)])
+        .responding(vec![metric("up", &[("text", &text)], 1.0)])
         .await;
     eventually(&proxy, "/metrics", |response| response.missing().is_some()).await;
     metrics_streams_close(&proxy).await;
@@ -167,6 +174,12 @@ async fn oversized_message_ends_the_stream_as_resource_exhausted() {
     assert_eq!(end.code(), Code::ResourceExhausted, "{end}");
     let health = get(&proxy, "/health").await.json();
     assert_eq!(health["agents_online"], 1, "its registration stands");
+    let log = std::fs::read_to_string(log).unwrap();
+    let line = log.lines().find(|line| line.contains("exceeds the limit"));
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    for told in [" WARN ", "vs. 100000)", "--grpc-max-msg-size", &agent.id] {
+        assert!(line.contains(told), "{told}: {line}");
+    }
 }
 
 #[tokio::test]
