@@ -12,7 +12,7 @@ the run the relay also responds with 500 for some seconds, and omits a family fo
 
 On a busy machine a scraper may come so late that it reads no page, or another's, in some second. The
 relay notes the readers of each page. Points that depend on such a second are not compared; if they are
-more than a quarter of all points, the run fails and says so.
+more than a quarter of all points, the run says so and fails, unless that is allowed (--allow-busy).
 
 "Equal within one scrape interval" is meant exactly: at every step, the answer through the agent has to
 lie between the least and the greatest of what the reference answers with the time moved by -1, 0 and
@@ -24,7 +24,7 @@ derived over a range must be one of the reference's, bit for bit.
 Before that, regular expressions are compared with Prometheus (`expressions.py`).
 
 Run it with STEADFAST_BINARY naming the binary (default target/debug/steadfast). Needs `prometheus` and
-`prometheus-node-exporter`; as root on Debian it installs them. Takes about two minutes.
+`prometheus-node-exporter`, which `.ci/run` installs. Takes about two minutes.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def compare(asked, reference, through_agent, during, disturbed):
     return points, skipped, wrong
 
 
-def check(root, binary, seed, count, seconds):
+def check(root, binary, given):
     processes = Processes(root)
     relays, stop = [], threading.Event()
     try:
@@ -114,7 +114,7 @@ remote_read: [{{url: "http://127.0.0.1:{agent}/api/v1/read", read_recent: true}}
 """)
         wait_for("the second Prometheus", f"{through_agent}/-/ready")
         threading.Thread(target=load, args=(reference, stop), daemon=True).start()
-        print(f"recording for {LONGEST_RANGE + seconds} s", flush=True)
+        print(f"recording for {LONGEST_RANGE + given.seconds} s", flush=True)
         while not query(reference, "up == 1", time.time() - 2, time.time()):
             time.sleep(0.5)
         time.sleep(5)
@@ -122,20 +122,20 @@ remote_read: [{{url: "http://127.0.0.1:{agent}/api/v1/read", read_recent: true}}
             relay.settle()
         time.sleep(3)
         began = int(time.time())
-        time.sleep(LONGEST_RANGE + seconds / 4)
+        time.sleep(LONGEST_RANGE + given.seconds / 4)
         relays[0].hiding = True
         time.sleep(8)
         relays[0].hiding = False
-        time.sleep(seconds / 4)
+        time.sleep(given.seconds / 4)
         relays[0].failing = True
         time.sleep(5)
         relays[0].failing = False
-        time.sleep(max(5, seconds / 2 - 13))
+        time.sleep(max(5, given.seconds / 2 - 13))
         # No range begins before both had data, and the agent has stored all data that is queried.
         start, end = began + LONGEST_RANGE + 1, int(time.time()) - 3
         time.sleep(2)
         disturbed = relays[0].disturbed() | relays[1].disturbed()
-        return ask_all(reference, through_agent, random.Random(seed), count, (start, end), disturbed)
+        return ask_all(reference, through_agent, given, (start, end), disturbed)
     finally:
         stop.set()
         for relay in relays:
@@ -144,11 +144,11 @@ remote_read: [{{url: "http://127.0.0.1:{agent}/api/v1/read", read_recent: true}}
         processes.stop()
 
 
-def ask_all(reference, through_agent, dice, count, during, disturbed):
-    start, end = during
+def ask_all(reference, through_agent, given, during, disturbed):
+    dice, (start, end) = random.Random(given.seed), during
     labels = known(reference, start, end)
     names = sorted(labels)
-    asked = [random_query(dice, names, labels) for _ in range(count)]
+    asked = [random_query(dice, names, labels) for _ in range(given.queries)]
     asked += [Asked("hidden", lambda _: f'{{__name__=~"{HIDDEN_PREFIX}.*"}}'), Asked("up", lambda _: "up"),
               Asked("everything", lambda _: f'count({{job="steadfast",__name__!~"{"|".join(sorted(OWN))}|steadfast_.*"}})')]
     failures = points = skipped = 0
@@ -163,9 +163,10 @@ def ask_all(reference, through_agent, dice, count, during, disturbed):
                       sep="\n  ", flush=True)
     print(f"{len(asked)} queries over {end - start} s of {len(names)} metrics, {points} points compared, {skipped} "
           f"left out: {failures} queries differ by more than one scrape interval")
-    if skipped > points / 3:
-        print("the machine was too busy: in too many seconds a scraper came too late")
-    return failures == 0 and skipped <= points / 3
+    busy = skipped > points / 3
+    if busy:
+        print("INCONCLUSIVE: the machine was too busy: in too many seconds a scraper came too late")
+    return failures == 0 and (given.allow_busy or not busy)
 
 
 def check_expressions(root, seed):
@@ -181,6 +182,7 @@ def main():
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--queries", type=int, default=100)
     arguments.add_argument("--seconds", type=int, default=60)
+    arguments.add_argument("--allow-busy", action="store_true", help="do not fail if the machine is too busy to compare")
     arguments.add_argument("--keep", action="store_true", help="keep logs and records")
     given = arguments.parse_args()
     binary = pathlib.Path(os.environ.get("STEADFAST_BINARY", "target/debug/steadfast")).resolve()
@@ -192,7 +194,7 @@ def main():
     try:
         if not check_expressions(root, given.seed):
             sys.exit("expressions differ")
-        good = check(root, str(binary), given.seed, given.queries, given.seconds)
+        good = check(root, str(binary), given)
     finally:
         if given.keep or not good:
             print(f"logs are in {root}", file=sys.stderr)

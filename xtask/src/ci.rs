@@ -9,7 +9,7 @@ use crate::{api, coverage, coverage_map, mutants, process, proto, python, sim, t
 /// A check with its name in the output.
 type Step = (&'static str, fn(&mut test::Counts) -> Result<()>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("format", |_| format()),
     ("proto", |_| proto::run(true)),
     ("tidy", |_| tidy::run()),
@@ -20,11 +20,16 @@ const STEPS: [Step; 13] = [
     ("docs", |_| docs()),
     ("api", |_| api::run(true)),
     ("test", |counts| test::run(true, counts)),
+    ("remote-read", |_| test::remote_read(&REMOTE_READ)),
     ("sim", |_| sim::thousand()),
     // All tables together take longer than all other steps, so they are run by hand.
     ("mutants", |_| mutants::run(Some("sim_"))),
     ("coverage", |_| coverage::run(false)),
 ];
+
+/// The short form of the comparison, a minute and a half. Only a difference fails it, not a machine that is
+/// too busy for a comparison by the second.
+const REMOTE_READ: [&str; 5] = ["--queries", "30", "--seconds", "20", "--allow-busy"];
 
 /// The checks for work in progress: three minutes with a warm target.
 const QUICK_STEPS: [Step; 3] = [

@@ -94,7 +94,7 @@ enum Task {
     },
     /// Compare remote read with a Prometheus of the system's packages (two minutes)
     RemoteRead {
-        /// Arguments of the comparison: --seed N, --queries N, --seconds N, --keep
+        /// Arguments of the comparison: --seed N, --queries N, --seconds N, --allow-busy, --keep
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

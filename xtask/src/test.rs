@@ -1,6 +1,6 @@
 //! Runs the tests and counts their results.
 
-use std::{path::PathBuf, process::Command};
+use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -62,7 +62,7 @@ fn python_peers(counts: &mut Counts) -> Result<bool> {
 }
 
 /// Compares the agent's remote read with a Prometheus of the system's packages.
-pub(crate) fn remote_read(args: &[String]) -> Result<()> {
+pub(crate) fn remote_read(args: &[impl AsRef<OsStr>]) -> Result<()> {
     process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
     let binary = process::target().join("debug/steadfast");
     let mut check = Command::new("python3");
