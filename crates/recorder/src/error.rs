@@ -92,7 +92,7 @@ pub enum LimitError {
 
 /// A damaged part of a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file} is damaged at byte {offset}: {kind}")]
+#[error("{file}{}: {kind}", Place(*kind, *offset))]
 pub struct Damage {
     /// The file's name in the record's directory.
     pub file: String,
@@ -100,6 +100,22 @@ pub struct Damage {
     pub offset: u64,
     /// The kind of damage.
     pub kind: DamageKind,
+}
+
+/// Where the damage is, for kinds that have a place.
+struct Place(DamageKind, u64);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            DamageKind::Missing | DamageKind::Unreadable(_) | DamageKind::Version(_) => Ok(()),
+            DamageKind::Truncated
+            | DamageKind::Checksum
+            | DamageKind::Malformed
+            | DamageKind::Misplaced
+            | DamageKind::Restored(_) => write!(f, " is damaged at byte {}", self.1),
+        }
+    }
 }
 
 impl Damage {
@@ -147,6 +163,7 @@ impl fmt::Display for DamageKind {
             Self::Malformed => f.write_str("the content is invalid"),
             Self::Misplaced => f.write_str("the content belongs to another file"),
             Self::Missing => f.write_str("the file is missing"),
+            Self::Restored(1) => f.write_str("the byte is restored; nothing is lost"),
             Self::Restored(bytes) => write!(f, "{bytes} bytes are restored; nothing is lost"),
             Self::Version(version) => write!(f, "the file has format {version}"),
             Self::Unreadable(kind) => write!(f, "the file cannot be read ({kind})"),

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use jiff::{Span, Timestamp};
-use steadfast_recorder::{OpenReport, Recorders, Selector};
+use steadfast_recorder::{Damage, DamageKind, OpenReport, Recorders, Selector};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +98,10 @@ fn replay(args: &Args) -> anyhow::Result<ExitCode> {
     for damage in &damage {
         let word = styled(BAD, "damage:");
         output::note(&format!("{word} {damage}"));
+    }
+    let is_restored = |damage: &Damage| matches!(damage.kind, DamageKind::Restored(_));
+    if !damage.iter().all(is_restored) {
+        output::note("what is damaged is left out; everything else is printed");
     }
     if damage.is_empty() {
         return Ok(ExitCode::SUCCESS);

@@ -99,11 +99,13 @@ impl Ready {
 }
 
 pub(crate) async fn start(args: &[&str]) -> Ready {
-    started(steadfast(args)).await
+    let mut command = steadfast(args);
+    command.stderr(Stdio::inherit());
+    started(command).await
 }
 
 async fn started(mut command: Command) -> Ready {
-    let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready = next(&mut lines).await.expect("a line when it is ready");
     let addresses = ready.strip_prefix("ready ").unwrap().split(' ');
@@ -325,6 +327,47 @@ async fn replay_refuses_an_empty_directory_and_a_reversed_window() {
     );
     let ended = run(&["fodc", "replay", record.to_str().unwrap()], None).await;
     assert!(ended.stdout.contains("localhost"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn agent_logs_a_rejected_line_once_with_its_time() {
+    // Ten faulty lines, of which the last eight are kept.
+    let faulty = (0..10).map(|number| format!("faulty{{ {number}\n"));
+    let exporter = Exporter::with(faulty.collect()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let line = format!(
+        "--log debug fodc agent --poll-metrics-ports {} --poll-metrics-interval 50ms \
+         --in-memory --prometheus-listen-addr 127.0.0.1:0",
+        exporter.port
+    );
+    let mut command = steadfast(&words(&line));
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let agent = started(command).await;
+    until("ten scrapes", async || {
+        let rejected = "steadfast_agent_lines_rejected_total{";
+        let page = fetch(agent.addresses[0], "/metrics").await;
+        let line = page.lines().find(|line| line.starts_with(rejected))?;
+        let count: f64 = line.rsplit(' ').next()?.parse().unwrap();
+        (count >= 100.0).then_some(())
+    })
+    .await;
+    let status: Value =
+        serde_json::from_str(&fetch(agent.addresses[0], "/endpoints").await).unwrap();
+    let kept = status[0]["newest_rejected"].as_array().unwrap();
+    assert_eq!(kept.len(), 8, "{kept:?}");
+    terminate(agent).await;
+
+    let log = std::fs::read_to_string(log).unwrap();
+    for kept in kept {
+        let told = format!("line={:?}", kept.as_str().unwrap());
+        assert_eq!(log.matches(&told).count(), 1, "{told}: {log}");
+    }
+    // The end of the process is told beside the log.
+    for line in log.lines().filter(|line| !line.starts_with("stopping")) {
+        let time = line.split(' ').next().unwrap();
+        assert!(time.parse::<Timestamp>().is_ok(), "{line}");
+    }
 }
 
 /// No file may grow at all, as on a full disk; the log must not be one either.

@@ -165,6 +165,8 @@ async fn replay_shows_what_is_sound_beside_one_damaged_file() {
             if !is_end && !is_gone {
                 assert_eq!(status, Some(3), "{what}");
                 assert!(notes.contains(name), "{what}");
+                let is_restored = notes.contains("nothing is lost");
+                assert_eq!(notes.contains("left out"), !is_restored, "{what}");
             }
             match (extension.as_str(), way) {
                 // Restored from the rest of the file.
