@@ -53,7 +53,7 @@ use self::{
     time_lookup::TimeLookup,
 };
 use crate::{
-    hub::{Hub, InitialState, InvalidLimits, Limits, Stats},
+    hub::{Hub, InitialState, InvalidLimits, Limits, Stats, StreamId},
     log::{Log, LogError, LogWriter, WriteError, WriterOptions},
 };
 
@@ -226,7 +226,9 @@ impl Server {
         }
         let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader), access.clone());
         if let Some(policy) = policy {
-            tasks.spawn(policy.follow(hub.clone(), tasks.drain_token()));
+            let hub = hub.clone();
+            let on_change = move |access| hub.send(HubMessage::AccessChanged(access, StreamId(0)));
+            tasks.spawn(policy.follow(on_change, tasks.drain_token()));
         }
         // Before the first stream, and also if there is no intake now: positions from before the loss
         // are still out there.

@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 
 use steadfast_session::Time;
 
-use crate::filter::{Document, Filter, Selection};
+use crate::filter::{Document, Filter, Selection, evaluate};
 
 /// The rights of one peer.
 pub trait Rights: fmt::Debug + Send + Sync {
@@ -95,9 +95,10 @@ fn can_join(filter: &Filter) -> bool {
 
 /// Returns true if at least one filter holds, or there are none to hold.
 pub(super) fn admits(also: Option<&[Filter]>, document: &Document<'_>) -> bool {
-    also.is_none_or(|filters| {
-        filters
-            .iter()
-            .any(|filter| super::subscription::satisfies(filter, document))
-    })
+    also.is_none_or(|filters| filters.iter().any(|filter| satisfies(filter, document)))
+}
+
+/// As in the matcher: a document that cannot be read satisfies no condition.
+pub(super) fn satisfies(filter: &Filter, document: &Document<'_>) -> bool {
+    evaluate(filter, document).unwrap_or(false)
 }

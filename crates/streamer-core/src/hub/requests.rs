@@ -71,7 +71,8 @@ impl Hub {
         };
         // Before the fence: a hello with faults must not end the older stream.
         check_hello(stream, &hello, self.cx.limits.id_bytes)?;
-        let key = SessionKey::new(stream, &hello);
+        let owner = stream.access().map_or("", |access| &*access.owner);
+        let key = SessionKey::new(owner, &hello);
         let attempt = hello.attempt;
         let mut inherited = BTreeSet::new();
         if let Some(holder) = self.streams.holder(key) {

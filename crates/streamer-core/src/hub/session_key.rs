@@ -2,8 +2,6 @@
 
 use steadfast_wire::streamer::Hello;
 
-use super::stream::Stream;
-
 /// The identity of a session: its id, its principal, and the secret of its client.
 ///
 /// Whoever knows the id alone names another session, which nobody else has. The parts are hashed, so that
@@ -12,8 +10,8 @@ use super::stream::Stream;
 pub(super) struct SessionKey([u8; 32]);
 
 impl SessionKey {
-    pub(super) fn new(stream: &Stream, hello: &Hello) -> Self {
-        let owner = stream.access().map_or("", |access| &*access.owner);
+    /// `owner` is the principal, empty if nobody is known.
+    pub(super) fn new(owner: &str, hello: &Hello) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in [
             owner.as_bytes(),

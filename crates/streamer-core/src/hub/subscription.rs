@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Event, Operation, Previous,
-    filter::{Document, Filter, Selection, evaluate},
+    filter::{Document, Filter, Selection},
     matcher::SubscriptionKey,
 };
 
@@ -92,7 +92,7 @@ impl StateOptions {
 
     /// Returns true if a document satisfies the filter, and may be seen.
     fn selects(&self, document: &Document<'_>) -> bool {
-        satisfies(&self.filter, document) && access::admits(self.also.as_deref(), document)
+        access::satisfies(&self.filter, document) && access::admits(self.also.as_deref(), document)
     }
 
     /// Returns true if a document can be admitted and no longer be after a change.
@@ -377,11 +377,6 @@ impl<'a> Before<'a> {
 fn can_be_left(filter: &Filter) -> bool {
     // A document that is chosen by its id never leaves, and no other one ever matches.
     matches!(filter.selection(), Selection::Conditions(_))
-}
-
-/// As in the matcher: a document that cannot be read satisfies no condition.
-pub(super) fn satisfies(filter: &Filter, document: &Document<'_>) -> bool {
-    evaluate(filter, document).unwrap_or(false)
 }
 
 /// A database and a collection.

@@ -22,10 +22,9 @@ use tonic::{
 };
 use tracing::{info, warn};
 
-use super::hub_handle::{HubHandle, HubMessage};
 use crate::{
     filter::Filter,
-    hub::{Grant, Rights, StreamAccess, StreamId},
+    hub::{Grant, Rights, StreamAccess},
 };
 
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
@@ -260,9 +259,13 @@ impl CallRights {
 }
 
 impl PolicyFile {
-    /// Reads the file again when it has changed, until `stop` is cancelled. A file with faults changes
-    /// nothing.
-    pub(super) async fn follow(self, hub: HubHandle, stop: CancellationToken) {
+    /// Reads the file again when it has changed, until `stop` is cancelled, and passes the new rules on. A
+    /// file with faults changes nothing.
+    pub(super) async fn follow(
+        self,
+        on_change: impl Fn(Arc<Access>) + Send,
+        stop: CancellationToken,
+    ) {
         let Self {
             mut source,
             current,
@@ -289,7 +292,7 @@ impl PolicyFile {
                     info!(%path, "the policy file has changed and is in force");
                     let access = Arc::new(access);
                     current.send_replace(Arc::clone(&access));
-                    hub.send(HubMessage::AccessChanged(access, StreamId(0)));
+                    on_change(access);
                 }
                 Some(Err(faults)) => {
                     warn!(%path, %faults, "the policy file has faults; the last good one stays in force");
