@@ -154,18 +154,6 @@ fn unreclaimable_id_is_replaced_transparently() {
 }
 
 #[test]
-fn ids_that_resemble_a_known_one_are_unknown() {
-    let mut rig = active(1);
-    let ids = [
-        "s-01", "s-+1", "s-1.", "s-1.2", "s-2", "s-", "s1", "t-1", "",
-    ];
-    rig.deliver_plain(&ids, 1);
-    assert_eq!(rig.core.counters().unknown_ids, ids.len() as u64);
-    rig.deliver_plain(&["s-1"], 2);
-    assert_eq!(names(&rig.take_items(1)), ["2"]);
-}
-
-#[test]
 fn id_taken_under_its_new_name_fails_the_restore() {
     let mut rig = active(1);
     let request = reopen(&mut rig).remove(0);

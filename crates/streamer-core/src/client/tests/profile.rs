@@ -130,6 +130,21 @@ fn unsubscribing_offline_holds_at_once() {
 }
 
 #[test]
+fn ids_that_resemble_a_known_one_are_unknown() {
+    let mut rig = active_at(5);
+    let ids = [
+        "s-01", "s-+1", "s-1.", "s-1.2", "s-2", "s-", "s1", "t-1", "",
+    ];
+    for id in ids {
+        rig.deliver(id, 5, 6);
+    }
+    assert_eq!(rig.core.counters().unknown_ids, ids.len() as u64);
+    assert_eq!(rig.events.iter().filter(|n| is_item(n)).count(), 0);
+    rig.deliver("s-1", 5, 6);
+    assert_eq!(rig.events.iter().filter(|n| is_item(n)).count(), 1);
+}
+
+#[test]
 fn unsubscribing_during_restore_reaches_the_server() {
     let mut rig = active_at(5);
     rig.resume_profile(20);
