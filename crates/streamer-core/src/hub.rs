@@ -51,6 +51,7 @@ mod subscriptions;
 mod survey;
 mod timer_queue;
 mod window;
+mod window_index;
 
 use std::{sync::Arc, time::Duration};
 

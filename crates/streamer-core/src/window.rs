@@ -14,7 +14,7 @@ use steadfast_wire::streamer::{self as wire, window_bound::Value as WireValue};
 use crate::filter::{Document, FieldPath, Number};
 
 /// The direction of an order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// The least value first.
     #[default]
@@ -102,9 +102,7 @@ impl Window {
 
     /// Returns the place of a document. One that cannot be read has no field.
     pub(crate) fn place(&self, document: &Document<'_>) -> Place {
-        let field = document.field(&self.field).ok().flatten();
-        let id = Arc::clone(&document.event().document_id);
-        Place::new(self.direction, OrderValue::of(field), id)
+        place(&self.field, self.direction, document)
     }
 
     /// Reads a window and its bound from a request.
@@ -189,6 +187,13 @@ impl Direction {
             Self::Ascending
         }
     }
+}
+
+/// Returns the place of a document in an order. One that cannot be read has no field.
+pub(crate) fn place(field: &FieldPath, direction: Direction, document: &Document<'_>) -> Place {
+    let field = document.field(field).ok().flatten();
+    let id = Arc::clone(&document.event().document_id);
+    Place::new(direction, OrderValue::of(field), id)
 }
 
 impl Place {

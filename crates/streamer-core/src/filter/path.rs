@@ -6,10 +6,10 @@ use std::fmt;
 ///
 /// A `&str` or `String` becomes the path of the keys between its dots. Keys that contain dots come from
 /// [`from_keys`](Self::from_keys), or from text in which they are quoted: `"a.b".c`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldPath(Keys);
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Keys {
     /// Separated by dots. Also for keys that came one by one, so that equal paths are equal.
     Dotted(String),

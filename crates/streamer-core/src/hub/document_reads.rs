@@ -20,7 +20,7 @@ use super::{
     snapshot::Snapshot, snapshot_queue::SnapshotReadState, stream::Stream, streams::Streams,
     subscription::Subscription, subscriptions::Subscriptions, window::WindowState,
 };
-use crate::{convert::put_event, matcher::SubscriptionKey, window::Place};
+use crate::{convert::put_event, matcher::SubscriptionKey};
 
 /// The pages being read or sent, and the streams that wait for one.
 #[derive(Debug, Default)]
@@ -217,11 +217,14 @@ impl Page {
             return true;
         };
         if subscription.is_scanning() {
-            let is_done = self.scan(budget, subscription);
-            if is_done {
+            if !self.scan(budget, subscription) {
+                return false;
+            }
+            subscriptions.update_window(key, |window| window.scanned_to(self.next.as_ref()));
+            if let Some(subscription) = subscriptions.get_mut(key) {
                 self.finish(subscription, stream, cx);
             }
-            return is_done;
+            return true;
         }
         self.begin(subscription, stream, cx);
         let mut batch = Batch::default();
@@ -270,7 +273,7 @@ impl Page {
         is_done
     }
 
-    /// Looks for the bound of a window and returns whether the page is done.
+    /// Looks at documents for the bound of a window, and returns whether these were all of the page.
     fn scan(&mut self, budget: &mut u64, subscription: &mut Subscription) -> bool {
         while *budget > 0
             && let Some(event) = self.documents.pop_front()
@@ -280,12 +283,8 @@ impl Page {
             subscription.scan(&event);
             self.after = Some(Arc::clone(&event.document_id));
         }
-        let is_done = self.documents.is_empty();
-        if is_done && let Some(window) = subscription.window_mut() {
-            window.scanned_to(self.next.as_ref());
-        }
         *budget = budget.saturating_sub(1);
-        is_done
+        self.documents.is_empty()
     }
 
     /// Fixes the age of the snapshot at that of its first page.
@@ -362,7 +361,7 @@ fn send(batch: &mut Batch, subscription: &mut Subscription, stream: &mut Stream,
     let after = wire::Snapshot {
         cursor: cursor.into(),
         whole_at: whole_at.map(|offset| cx.wire_position(offset)),
-        bound: bound.map(Place::to_wire).map(Box::new),
+        bound: bound.map(|bound| Box::new(bound.to_wire())),
         number,
         ..wire::Snapshot::default()
     };

@@ -46,6 +46,7 @@ impl EventMatch {
         let mut cost = 1
             + event.weight() / BYTES_PER_COST
             + (matching.candidates() + keys.len()) / COPIES_PER_COST;
+        cost += subscriptions.windows().concerned(event, &mut keys);
         let left = LeftMatch::start(event, subscriptions, &mut cost);
         *budget = budget.saturating_sub(cost as u64);
         Self {

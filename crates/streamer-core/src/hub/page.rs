@@ -189,12 +189,10 @@ impl Page {
             let wants_left = |key| wanting.is_some_and(|keys| keys.contains(key));
             let mut found: Vec<_> = few
                 .iter()
-                .filter_map(
-                    |key| match subscriptions.matcher().evaluate(*key, &document)? {
-                        (rank, true) => Some((rank, *key)),
-                        (rank, false) => wants_left(key).then_some((rank, *key)),
-                    },
-                )
+                .filter_map(|key| match subscriptions.evaluate(*key, &document)? {
+                    (rank, true) => Some((rank, *key)),
+                    (rank, false) => wants_left(key).then_some((rank, *key)),
+                })
                 .collect();
             // The order of the matcher: by kind of filter, then by age.
             found.sort_unstable();

@@ -158,17 +158,19 @@ impl Hub {
         }
         // A grant that crosses the end of its subscription is normal.
         let found = self.subscriptions.find_of(stream, &grant.subscription_id);
-        if let Some(key) = found.map(Subscription::key)
-            && let Some(subscription) = self.subscriptions.get_mut(key)
+        let Some(key) = found.map(Subscription::key) else {
+            return Ok(());
+        };
+        // A longer one is no document's, and without it the client receives more than it keeps.
+        let max_bytes = self.cx.limits.filters.max_bytes;
+        if let Some(bound) = &grant.bound
+            && bound.document_id.len() <= max_bytes
         {
+            self.subscriptions
+                .update_window(key, |window| window.narrow(bound, grant.snapshot));
+        }
+        if let Some(subscription) = self.subscriptions.get_mut(key) {
             subscription.grant(grant.messages, grant.bytes);
-            // A longer one is no document's, and without it the client receives more than it keeps.
-            let max_bytes = self.cx.limits.filters.max_bytes;
-            let bound = grant.bound.as_ref();
-            let bound = bound.filter(|bound| bound.document_id.len() <= max_bytes);
-            if let (Some(bound), Some(window)) = (bound, subscription.window_mut()) {
-                window.narrow(bound, grant.snapshot);
-            }
             // A grant may raise only one of the two totals.
             if subscription.is_reading_documents() {
                 if subscription

@@ -171,6 +171,13 @@ impl Subscription {
         self.snapshot().is_some_and(|it| it.contains(event))
     }
 
+    /// Returns the window of a subscription without conditions.
+    pub(super) fn unconditional_window(&self) -> Option<&WindowState> {
+        let state = self.state.as_ref()?;
+        let window = state.window.as_ref();
+        window.filter(|_| state.filter.selection() == Selection::Collection)
+    }
+
     /// Returns the window.
     pub(super) fn window(&self) -> Option<&WindowState> {
         self.state.as_ref()?.window.as_ref()

@@ -19,11 +19,13 @@ use super::{
     access::{Grant, Granted, Rights},
     stream::Stream,
     subscription::{CollectionName, INDEX_BITS, Namespace, Subscription, Wants, index_of},
+    window::WindowState,
+    window_index::WindowIndex,
 };
 use crate::{
     Event,
     arena::{Arena, is_sparse},
-    filter::{Filter, InvalidFilter},
+    filter::{Document, Filter, InvalidFilter},
     matcher::{FilterKind, Matcher, SubscriptionKey},
     window::{InvalidWindow, Place, Window},
 };
@@ -47,7 +49,9 @@ pub(super) struct Subscriptions {
     collections: HashSet<Arc<CollectionName>, FixedState>,
     /// The subscriptions that are told of documents that leave, by collection.
     want_left: BTreeMap<Arc<CollectionName>, BTreeSet<SubscriptionKey>>,
+    /// Finds all subscriptions but those of `windows`.
     matcher: Matcher,
+    windows: WindowIndex,
     /// The number of subscriptions so far.
     serial: u64,
     id_generator: ChaCha12Rng,
@@ -116,6 +120,7 @@ impl Subscriptions {
             collections: HashSet::with_hasher(hasher.clone()),
             hasher,
             matcher: Matcher::new(hash_seed),
+            windows: WindowIndex::default(),
             serial: 0,
             id_generator: ChaCha12Rng::from_seed(seed),
         }
@@ -186,6 +191,46 @@ impl Subscriptions {
         (subscription.key() == key).then_some(subscription)
     }
 
+    /// Returns the windows without conditions.
+    pub(super) fn windows(&self) -> &WindowIndex {
+        &self.windows
+    }
+
+    /// Changes the window of a subscription. Its bound must not change in any other way.
+    pub(super) fn update_window(
+        &mut self,
+        key: SubscriptionKey,
+        change: impl FnOnce(&mut WindowState),
+    ) {
+        let subscription = self.table.get_mut(index_of(key));
+        let Some(subscription) = subscription.filter(|it| it.key() == key) else {
+            return;
+        };
+        self.windows.remove(subscription);
+        if let Some(window) = subscription.window_mut() {
+            change(window);
+        }
+        self.windows.insert(subscription);
+    }
+
+    /// Returns the rank of a subscription's kind in the order of the matcher, and whether an event may
+    /// concern it. `None` if the subscription is not known.
+    pub(super) fn evaluate(
+        &self,
+        key: SubscriptionKey,
+        document: &Document<'_>,
+    ) -> Option<(u8, bool)> {
+        let found = self.matcher.evaluate(key, document);
+        found.or_else(|| {
+            let subscription = self.get(key)?;
+            subscription.unconditional_window()?;
+            let event = document.event();
+            let is_inside = *subscription.database() == event.database
+                && *subscription.collection() == event.collection;
+            Some((WHOLE_COLLECTION, is_inside))
+        })
+    }
+
     /// Returns the subscriptions to an event's collection that are told of documents that leave; `None` if
     /// there are none.
     pub(super) fn that_want_left(&self, event: &Event) -> Option<&BTreeSet<SubscriptionKey>> {
@@ -235,12 +280,14 @@ impl Subscriptions {
             let keys = self.want_left.entry(name).or_default();
             keys.insert(subscription.key());
         }
-        self.matcher.insert(
-            subscription.key(),
-            subscription.database(),
-            subscription.collection(),
-            filter,
-        );
+        if !self.windows.insert(&subscription) {
+            self.matcher.insert(
+                subscription.key(),
+                subscription.database(),
+                subscription.collection(),
+                filter,
+            );
+        }
         self.plain += usize::from(subscription.is_plain());
         let hash = self.hash(self.namespace_of(&subscription), subscription.id());
         self.count(FilterKind::of(filter), subscription.wants(), 1);
@@ -264,10 +311,11 @@ impl Subscriptions {
     /// Removes a subscription. Its stream still knows it.
     pub(super) fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         let wants = self.get(key)?.wants();
-        // While the matcher still knows it.
-        let kind = self.matcher.kind(key).unwrap_or(FilterKind::Conditions);
+        // While the matcher still knows it. Only windows without conditions are not there.
+        let kind = self.matcher.kind(key).unwrap_or(FilterKind::Collection);
         self.count(kind, wants, -1);
         let subscription = self.table.remove(index_of(key))?;
+        self.windows.remove(&subscription);
         self.matcher.remove(key);
         if let Some(keys) = self.want_left.get_mut(subscription.name()) {
             keys.remove(&key);
@@ -437,6 +485,9 @@ pub(super) struct Admitted {
     /// of any plain stream.
     pub(super) replaces: Option<SubscriptionKey>,
 }
+
+/// The rank of subscriptions to a whole collection, as the matcher has it.
+const WHOLE_COLLECTION: u8 = 1;
 
 /// The table takes its control byte from the upper bits and its slot from the lower ones.
 fn spread(hash: u32) -> u64 {

@@ -10,8 +10,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     Event, Operation,
-    filter::Document,
-    window::{Place, Window},
+    filter::{Document, FieldPath},
+    window::{Direction, Place, Window},
 };
 
 /// The window of a subscription.
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct WindowState {
     window: Window,
     /// The last place of which the client has documents; `None` if it has all that match.
-    bound: Option<Place>,
+    bound: Option<Arc<Place>>,
     /// The number of bounds that were found.
     number: u32,
     /// The bound of the snapshot that begins is being determined.
@@ -42,7 +42,7 @@ impl WindowState {
     pub(super) fn new((window, bound): (Window, Option<Place>)) -> Self {
         Self {
             window,
-            bound,
+            bound: bound.map(Arc::new),
             number: 0,
             scan: None,
         }
@@ -84,7 +84,8 @@ impl WindowState {
         if let (Some(scan), Some(next)) = (&mut self.scan, next) {
             scan.after = Some(Arc::clone(next));
         } else if let Some(mut scan) = self.scan.take() {
-            self.bound = scan.first.pop_last().filter(|_| scan.is_full);
+            let last = scan.first.pop_last().filter(|_| scan.is_full);
+            self.bound = last.map(Arc::new);
             self.number += 1;
         }
     }
@@ -95,11 +96,16 @@ impl WindowState {
             && self
                 .bound
                 .as_ref()
-                .is_none_or(|bound| self.window.place(document) <= *bound)
+                .is_none_or(|bound| self.window.place(document) <= **bound)
+    }
+
+    /// Returns what documents are ordered by.
+    pub(super) fn order(&self) -> (&FieldPath, Direction) {
+        (&self.window.field, self.window.direction)
     }
 
     /// Returns the bound and the number of the snapshot.
-    pub(super) fn bound(&self) -> (Option<&Place>, u32) {
+    pub(super) fn bound(&self) -> (Option<&Arc<Place>>, u32) {
         (self.bound.as_ref(), self.number)
     }
 
@@ -107,8 +113,8 @@ impl WindowState {
     pub(super) fn narrow(&mut self, bound: &steadfast_wire::streamer::WindowBound, number: u32) {
         let bound = self.window.place_of_wire(bound);
         // Never further: the client would lack the documents between.
-        if number == self.number && self.bound.as_ref().is_none_or(|now| bound < *now) {
-            self.bound = Some(bound);
+        if number == self.number && self.bound.as_ref().is_none_or(|now| bound < **now) {
+            self.bound = Some(Arc::new(bound));
         }
     }
 }
@@ -118,7 +124,6 @@ mod tests {
     use steadfast_wire::streamer::{WindowBound, window_bound::Value};
 
     use super::*;
-    use crate::window::Direction;
 
     #[test]
     fn bound_follows_the_client_of_the_newest_snapshot_only() {
@@ -127,8 +132,9 @@ mod tests {
             value: Some(Value::IntValue(value)),
         };
         let window = Window::new("v", Direction::Ascending, 3);
-        let place = |value| Some(window.place_of_wire(&bound(value)));
-        let mut state = WindowState::new((window.clone(), place(9)));
+        let place = |value| Some(Arc::new(window.place_of_wire(&bound(value))));
+        let at_nine = window.place_of_wire(&bound(9));
+        let mut state = WindowState::new((window.clone(), Some(at_nine)));
         state.number = 2;
         state.narrow(&bound(5), 1);
         assert_eq!(state.bound, place(9), "by an older snapshot");

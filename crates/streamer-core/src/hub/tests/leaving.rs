@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
+use steadfast_wire::streamer::{Window, streamer_message::Payload, value::Kind};
 
 use super::server::*;
 use crate::{Event, Previous, hub::*};
@@ -177,6 +177,58 @@ fn states_before_events_count_in_limits_of_memory() {
     server.run_until_idle();
     assert_eq!(server.delivered(stream).len(), 10);
     assert_eq!(server.hub.matching.bytes(), 0);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn a_change_costs_the_windows_that_it_enters_or_leaves() {
+    const WINDOWS: u32 = 200;
+    let mut server = Server::new();
+    server.audited = false;
+    let stream = server.welcomed("a");
+    for n in 0..=WINDOWS {
+        server.commit("rooms", &format!("r{n}"), n.into());
+    }
+    // The bound of each is another document.
+    for limit in 1..=WINDOWS {
+        let window = Window {
+            field: "n".to_owned(),
+            limit,
+            ..Window::default()
+        };
+        let wanted = want(&format!("w{limit}"), "rooms").snapshot(Bytes::new());
+        server.send_subscribe(stream, wanted.window(window));
+    }
+    server.run_until_idle();
+    server.take(stream);
+    let last = i64::from(WINDOWS);
+    for (document, n, expected) in [
+        // Beyond all bounds before and after.
+        ("r200", Some(last + 5), (0, 0)),
+        ("new", Some(last + 6), (0, 0)),
+        // Within those of the last ten, and then moved within them.
+        ("new", Some(last - 10), (10, 0)),
+        ("r199", Some(last - 11), (10, 0)),
+        // Out of the last five, and then gone from the rest.
+        ("r195", Some(last + 7), (0, 5)),
+        ("new", None, (0, 10)),
+        ("new", None, (0, 0)),
+    ] {
+        let before = server.hub.stats().counters;
+        match n {
+            Some(n) => server.commit("rooms", document, n),
+            None => server.commit_delete("rooms", document),
+        };
+        server.run_until_idle();
+        server.take(stream);
+        let after = server.hub.stats().counters;
+        let left = after.left - before.left;
+        let told = after.delivered_ids - before.delivered_ids;
+        assert_eq!((told - left, left), expected, "{document} {n:?}");
+        assert_eq!(after.matched - before.matched, told, "{document} {n:?}");
+        let cost = after.match_cost - before.match_cost;
+        assert!(cost < 20 + 2 * told, "{document} {n:?}: {cost}");
+    }
     server.assert_frees_everything();
 }
 

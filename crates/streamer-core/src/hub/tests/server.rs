@@ -537,6 +537,7 @@ impl Server {
         }
         self.run_until_idle();
         assert_eq!(self.hub.stats().gauges, Gauges::default());
+        assert!(self.hub.subscriptions.windows().is_empty());
         assert_eq!(self.next_tick, None);
     }
 }
