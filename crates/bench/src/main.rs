@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod catchup;
+mod live;
 mod log;
 mod matcher;
 mod parser;
@@ -40,6 +41,8 @@ enum Subject {
     Catchup,
     /// Delivering an event to many, beside raw tonic and raw TCP
     Broadcast,
+    /// Live sets and windows: the cost of a change per touched view, and the rate of a snapshot
+    Live,
     /// The log: commits, bytes written, recovery
     Log,
     /// Matching an event with subscriptions
@@ -70,6 +73,7 @@ fn main() -> Result<()> {
     let figures = match args.subject {
         Subject::Catchup => catchup::run(args.quick)?,
         Subject::Broadcast => broadcast::run(args.quick)?,
+        Subject::Live => live::run(args.quick)?,
         Subject::Log => log::run()?,
         Subject::Matcher => matcher::run(args.quick)?,
         Subject::Memory => broadcast::memory::run()?,

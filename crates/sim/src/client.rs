@@ -25,6 +25,8 @@ pub(crate) struct Client {
     pub(crate) attempts: u64,
     /// New connections are blocked as well.
     pub(crate) unreachable: bool,
+    /// The application has ended, because its plain server could not go on.
+    pub(crate) has_ended: bool,
     /// The reason for which the session gave up.
     pub(crate) stopped: Option<String>,
 }
@@ -61,6 +63,7 @@ impl Client {
             pace: PaceChecker::default(),
             attempts: 0,
             unreachable: false,
+            has_ended: false,
             stopped: None,
         }
     }

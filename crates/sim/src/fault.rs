@@ -21,13 +21,15 @@ pub enum Fault {
     SlowConsumer,
     /// For a while, the server accepts and greets every stream and soon ends it.
     Flap,
+    /// The oldest events of the log are removed, often more than some subscriptions have read.
+    Trim,
     /// Messages of an ended stream arrive after its successor was opened.
     Late,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Reset,
         Self::BlackHole,
         Self::BlackHoleUp,
@@ -37,11 +39,12 @@ impl Fault {
         Self::Drain,
         Self::SlowConsumer,
         Self::Flap,
+        Self::Trim,
         Self::Late,
     ];
 
     /// The kinds that are injected. `Late`, the last of all, follows from them.
-    pub(crate) const INJECTED: &[Self] = Self::ALL.split_at(9).0;
+    pub(crate) const INJECTED: &[Self] = Self::ALL.split_at(10).0;
 
     /// Returns the name for reports.
     #[must_use]
@@ -56,6 +59,7 @@ impl Fault {
             Self::Drain => "drain",
             Self::SlowConsumer => "slow_consumer",
             Self::Flap => "flap",
+            Self::Trim => "trim",
             Self::Late => "late",
         }
     }

@@ -37,13 +37,16 @@ fn main() -> ExitCode {
     } else {
         println!(
             "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, \
-             {} windows filled again, {} narrowed, {} attempts, {} steps (at most {}), {} violations",
+             {} windows filled again, {} narrowed, {} subscriptions from the oldest event, \
+             {} from a time, {} attempts, {} steps (at most {}), {} violations",
             report.schedules,
             report.events,
             report.delivered,
             report.live_checks,
             report.windows_refilled,
             report.windows_narrowed,
+            report.starts_at_oldest,
+            report.starts_at_time,
             report.attempts,
             report.steps,
             report.max_steps,

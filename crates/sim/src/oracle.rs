@@ -18,16 +18,26 @@ use crate::{
 pub(crate) struct Events {
     payloads: Vec<Payload>,
     offsets: BTreeMap<Payload, u64>,
+    /// The time of each, which never falls.
+    times_ms: Vec<i64>,
 }
 
 impl Events {
-    pub(crate) fn push(&mut self, payload: Payload) {
+    pub(crate) fn push(&mut self, payload: Payload, time_ms: i64) {
         self.payloads.push(payload);
+        self.times_ms.push(time_ms);
         self.offsets.insert(payload, self.len());
     }
 
     pub(crate) fn len(&self) -> u64 {
         self.payloads.len() as u64
+    }
+
+    /// Returns true if the first event of a time or later, of those after `first`, follows an offset.
+    pub(crate) fn begin_at(&self, time_ms: i64, offset: u64, first: u64) -> bool {
+        let earlier = self.times_ms.partition_point(|time| *time < time_ms) as u64;
+        // The log may have been trimmed since the search.
+        offset == earlier || (earlier..=first).contains(&offset)
     }
 
     fn payload(&self, offset: u64) -> Option<Payload> {
@@ -154,12 +164,7 @@ pub(crate) fn check(
     if client.profile && subscription.start.is_none() && !subscription.unsubscribed {
         return violation("never acknowledged".to_owned());
     }
-    let has = |item: Consumed| subscription.consumed.contains(&item);
-    // The server keeps everything, and a plain server knows no resync.
-    if has(Consumed::Resync) {
-        violation("a resync within retention".to_owned());
-    }
-    if client.profile && has(Consumed::Gap) {
+    if client.profile && subscription.consumed.contains(&Consumed::Gap) {
         violation("a gap with the profile".to_owned());
     }
     let mut first = None;
@@ -193,7 +198,7 @@ fn judge(
     let entry = |number| EntryId { lane: 0, number };
     let offset_of = |item: &Consumed| match item {
         Consumed::Change(payload) => events.offsets.get(payload).copied(),
-        Consumed::Gap | Consumed::Resync => None,
+        Consumed::Gap | Consumed::Trimmed(..) => None,
     };
     // An application that unsubscribed discards its queue, and what it had received is complete.
     let last = subscription.consumed.iter().filter_map(offset_of).max();
@@ -204,6 +209,13 @@ fn judge(
         (true, None) => last.unwrap_or(0),
     };
     let start = subscription.start.unwrap_or(0);
+    // Only these may be missing, so that a trim hides no other loss.
+    let is_trimmed = |offset: u64| {
+        subscription.consumed.iter().any(|item| {
+            matches!(item, Consumed::Trimmed(from, to) if (*from + 1..=*to).contains(&offset))
+        })
+    };
+    let is_told = |item: &&Consumed| !matches!(item, Consumed::Trimmed(..));
     let wanted = events
         .payloads
         .iter()
@@ -213,13 +225,17 @@ fn judge(
                 && subscription.end.is_none_or(|end| *offset <= end)
                 && subscription.selection.matches(**payload)
         })
-        .map(|(_, offset)| (entry(offset), offset <= required));
-    let received = subscription.consumed.iter().map(|item| match item {
-        Consumed::Change(_) => {
-            offset_of(item).map_or(Received::Unknown, |offset| Received::Entry(entry(offset)))
-        }
-        Consumed::Gap | Consumed::Resync => Received::Gap,
-    });
+        .map(|(_, offset)| (entry(offset), offset <= required && !is_trimmed(offset)));
+    let received = subscription
+        .consumed
+        .iter()
+        .filter(is_told)
+        .map(|item| match item {
+            Consumed::Change(_) => {
+                offset_of(item).map_or(Received::Unknown, |offset| Received::Entry(entry(offset)))
+            }
+            Consumed::Gap | Consumed::Trimmed(..) => Received::Gap,
+        });
     // A plain subscription starts wherever the server is.
     let free_start = (!client.profile).then_some(Received::Gap);
     let mut verdict = Verdict::default();

@@ -36,6 +36,8 @@ pub(crate) enum Task {
     StartFault(Fault),
     /// End a fault, by its number.
     EndFault(u64),
+    /// Tell the hub of an incarnation of the server that the log was trimmed.
+    Trimmed(u64),
     /// Start the server again.
     Restart,
 }

@@ -18,6 +18,8 @@ pub(crate) struct Server {
     limits: Limits,
     pub(crate) log: MemoryLog,
     pub(crate) reader: Arc<dyn LogReader>,
+    /// The offset up to which the hub knows that the log was trimmed.
+    pub(crate) known_first: u64,
     pub(crate) frozen_until: Option<Time>,
     pub(crate) flapping: bool,
     pub(crate) draining: bool,
@@ -49,6 +51,7 @@ impl Server {
             limits,
             log,
             reader,
+            known_first: 0,
             frozen_until: None,
             flapping: false,
             draining: false,
@@ -68,6 +71,7 @@ impl Server {
         // Begins a term, as a real start does: positions of the old one are resumed across it.
         self.log = self.log.reopen();
         self.reader = self.log.reader();
+        self.known_first = self.reader.bounds().first;
         self.draining = false;
         self.scheduled_deadline = None;
         let mut seed = [0; 32];

@@ -5,8 +5,8 @@ use steadfast_session::Time;
 use steadfast_streamer_core::{
     Window,
     client::{
-        Change, Command, Item, LiveDocuments, SubscribeOptions, SubscriptionId, WindowDocuments,
-        queue::Queue,
+        Change, Command, Item, LiveDocuments, Start, SubscribeOptions, SubscriptionId,
+        WindowDocuments, queue::Queue,
     },
     filter::{Condition as FieldCondition, Filter, Op},
 };
@@ -43,7 +43,8 @@ pub(crate) enum Condition {
 pub(crate) enum Consumed {
     Change(Payload),
     Gap,
-    Resync,
+    /// The changes after the first offset, up to the second, may be missing: they left the log.
+    Trimmed(u64, u64),
 }
 
 /// A subscription as the application sees it.
@@ -56,6 +57,9 @@ pub(crate) struct Subscription {
     /// The offset up to which its application consumed everything before a successor took over.
     pub(crate) end: Option<u64>,
     pub(crate) queue: Queue,
+    /// Where it was to begin, and the offset up to which the server knew the log to be trimmed when it was
+    /// requested; until the server has accepted it.
+    pub(crate) begins: Option<(Start, u64)>,
     /// The documents held, of a subscription that begins with a snapshot.
     pub(crate) live: Option<Live>,
     pub(crate) consumed: Vec<Consumed>,
@@ -179,6 +183,7 @@ impl Subscription {
             start: None,
             end: None,
             queue: Queue::default(),
+            begins: None,
             live: None,
             consumed: Vec::new(),
             paused_until: Time::ZERO,

@@ -10,10 +10,10 @@ use steadfast_wire::streamer::{
     gateway_message::Payload as Request, streamer_message::Payload,
 };
 
-/// The subscriptions of one profile stream, each with the offset that its client was told last.
+/// The subscriptions of one profile stream, each with the offset that its client was sent last.
 #[derive(Debug, Default)]
 pub(crate) struct WireCheck {
-    told: BTreeMap<String, u64>,
+    last_sent: BTreeMap<String, u64>,
 }
 
 impl WireCheck {
@@ -22,7 +22,7 @@ impl WireCheck {
         if let Some(Request::Unsubscribe(request)) = &message.payload {
             // When the server handles it, not when the client sends it: deliveries sent before are
             // allowed.
-            self.told.remove(&request.subscription_id);
+            self.last_sent.remove(&request.subscription_id);
         }
     }
 
@@ -54,7 +54,7 @@ impl WireCheck {
             let at = response.position.as_ref();
             let at = at.ok_or_else(|| format!("{id} is accepted without a position"))?;
             // Replaces an older offset: subscribing again may go back.
-            self.told.insert(id.clone(), at.offset);
+            self.last_sent.insert(id.clone(), at.offset);
         }
         Ok(())
     }
@@ -62,19 +62,19 @@ impl WireCheck {
     /// Documents are for a subscription, and the changes after them follow one position.
     fn on_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         let id = &snapshot.subscription_id;
-        let Some(told) = self.told.get_mut(id) else {
+        let Some(last) = self.last_sent.get_mut(id) else {
             return Err(format!("documents for {id}, which is not subscribed"));
         };
         let follows = snapshot.follows.as_ref().map_or(0, |at| at.offset);
         // A snapshot that begins may go back; one that continues keeps its position.
-        if !snapshot.begins && *told != follows {
-            return Err(format!("documents for {id} move {told} to {follows}"));
+        if !snapshot.begins && *last != follows {
+            return Err(format!("documents for {id} move {last} to {follows}"));
         }
-        *told = follows;
+        *last = follows;
         Ok(())
     }
 
-    /// a delivery comes after everything that was told before, and says what that was.
+    /// a delivery comes after everything that was sent before, and says what that was.
     fn on_delivery(&mut self, delivery: &EventDelivery) -> Result<(), String> {
         let at = delivery.position.as_ref().map_or(0, |at| at.offset);
         if delivery.subscription_ids.len() != delivery.previous.len() {
@@ -83,23 +83,23 @@ impl WireCheck {
             ));
         }
         for (id, previous) in delivery.subscription_ids.iter().zip(&delivery.previous) {
-            let Some(told) = self.told.get_mut(id) else {
+            let Some(last) = self.last_sent.get_mut(id) else {
                 return Err(format!(
                     "delivery {at} is for {id}, which is not subscribed"
                 ));
             };
             // Equal as well: a position is never delivered twice to one id.
-            if *told >= at {
+            if *last >= at {
                 return Err(format!(
-                    "delivery {at} for {id} repeats: {told} was told before"
+                    "delivery {at} for {id} repeats: {last} was sent before"
                 ));
             }
-            if previous != told {
+            if previous != last {
                 return Err(format!(
-                    "delivery {at} for {id} follows {previous}, but {told} was told last"
+                    "delivery {at} for {id} follows {previous}, but {last} was sent last"
                 ));
             }
-            *told = at;
+            *last = at;
         }
         Ok(())
     }
@@ -107,16 +107,16 @@ impl WireCheck {
     /// progress moves every subscription that it does not name as behind, never back.
     fn on_progress(&mut self, progress: &Progress) -> Result<(), String> {
         let at = progress.position.as_ref().map_or(0, |at| at.offset);
-        for (id, told) in &mut self.told {
+        for (id, last) in &mut self.last_sent {
             // Their deliveries come from the log later, below this position.
             if progress.behind.contains(id) {
                 continue;
             }
             // Equal is allowed: without events, progress repeats the same position.
-            if *told > at {
-                return Err(format!("progress to {at} is behind {told}, told to {id}"));
+            if *last > at {
+                return Err(format!("progress to {at} is behind {last}, sent to {id}"));
             }
-            *told = at;
+            *last = at;
         }
         Ok(())
     }

@@ -174,6 +174,7 @@ impl World {
             Task::Act(client) => self.on_act(client),
             Task::StartFault(fault) => self.start_fault(fault),
             Task::EndFault(number) => self.end_fault(number),
+            Task::Trimmed(incarnation) => self.on_trimmed(incarnation),
             Task::Restart => self.restart(),
         }
     }
@@ -214,7 +215,7 @@ impl World {
             .expect("the log in memory does not fail");
         let payload = |data: &[u8]| Payload::from_json(data).expect("the payload is ours");
         for event in events {
-            self.events.push(payload(&event.data));
+            self.events.push(payload(&event.data), event.timestamp);
         }
     }
 

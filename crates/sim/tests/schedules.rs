@@ -13,6 +13,12 @@ fn two_hundred_schedules_lose_double_reorder_and_leak_nothing() {
         let count = report.faults[fault.name()];
         assert!(count >= 20, "{} took effect {count} times", fault.name());
     }
+    for (count, starts) in [
+        (report.starts_at_oldest, "the oldest event"),
+        (report.starts_at_time, "a time"),
+    ] {
+        assert!(count >= 20, "{count} subscriptions began at {starts}");
+    }
 }
 
 #[test]

@@ -40,10 +40,22 @@ pub use self::{
     writer::{LogWriter, PendingCommit, WriteError, WriterOptions, WriterStats},
 };
 
-/// Seeded schedules of disk faults over the log.
+/// What simulations need of the log.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
+    use super::{LogError, LogReader};
+
     pub use super::store::{SimulationCounts, simulate};
+
+    /// Returns the offset after which the first event with this timestamp or a later one follows, as a
+    /// server looks it up.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the storage fails.
+    pub fn offset_of_time(reader: &dyn LogReader, time_ms: i64) -> Result<u64, LogError> {
+        super::offset_of_time(reader, time_ms)
+    }
 }
 
 /// The time after which an idle producer without a marker is forgotten, in milliseconds: 7 days. If

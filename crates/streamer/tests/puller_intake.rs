@@ -275,9 +275,9 @@ async fn changes_that_the_puller_forgot_are_a_resync() {
     let second = puller.call().await;
     second.send(insert(15, "u5")).await;
     // Before the change: its position would hide the loss if the stream ended between them.
-    let told = soon(subscription.next()).await.unwrap().unwrap();
-    let Item::Resync(resync) = told else {
-        panic!("{told:?}");
+    let received = soon(subscription.next()).await.unwrap().unwrap();
+    let Item::Resync(resync) = received else {
+        panic!("{received:?}");
     };
     assert_eq!(resync.reason, ResyncReason::Damaged);
     assert_eq!(changes(&mut subscription, 1).await[0].1, "u5");
@@ -303,8 +303,8 @@ async fn changes_that_the_puller_forgot_are_a_resync() {
     )
     .await
     .unwrap();
-    let told = soon(late.next()).await.unwrap().unwrap();
-    assert!(matches!(told, Item::Resync(_)), "{told:?}");
+    let received = soon(late.next()).await.unwrap().unwrap();
+    assert!(matches!(received, Item::Resync(_)), "{received:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -320,8 +320,8 @@ async fn refused_marker_begins_anew_and_is_a_resync() {
     let second = puller.call().await;
     assert_eq!(second.after(), r#"{"steadfast": "0-0-0000000000000000"}"#);
     second.send(insert(20, "u2")).await;
-    let told = soon(subscription.next()).await.unwrap().unwrap();
-    assert!(matches!(told, Item::Resync(_)), "{told:?}");
+    let received = soon(subscription.next()).await.unwrap().unwrap();
+    assert!(matches!(received, Item::Resync(_)), "{received:?}");
     assert_eq!(changes(&mut subscription, 1).await[0].1, "u2");
 }
 

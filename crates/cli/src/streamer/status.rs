@@ -218,7 +218,7 @@ fn slow_streams(out: &mut String, report: &Report) {
         "behind",
         "no credit",
         "queued",
-        "stalled",
+        "blocked",
         "peer",
         "session",
         "slowest subscription",
@@ -248,7 +248,7 @@ fn slow_streams(out: &mut String, report: &Report) {
                 (format!("{behind} of {subscriptions}"), true),
                 (without_credit.to_string(), true),
                 (format!("{} B", grouped(*queued_bytes as u64)), true),
-                (seconds(stream.stalled_seconds), true),
+                (seconds(stream.blocked_seconds), true),
                 (stream.peer.clone().unwrap_or_default(), false),
                 (
                     shown(stream.session.as_deref().unwrap_or(&stream.kind)),

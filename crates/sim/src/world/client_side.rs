@@ -3,8 +3,8 @@
 use rand::RngExt as _;
 use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer_core::client::{
-    self, Command, Item, LiveDocuments, ServerMessage, Start, SubscribeOptions, SubscriptionId,
-    WindowDocuments,
+    self, Command, Item, LiveDocuments, ResyncReason, ServerMessage, Start, SubscribeOptions,
+    SubscriptionId, WindowDocuments,
 };
 use steadfast_streamer_core::{Direction, Window};
 
@@ -96,8 +96,18 @@ impl World {
             Action::Stopped(end) => {
                 // No fault of a schedule may make a client give up. Leaving is requested at the end
                 // of a run.
-                if end.reason != Reason::Left {
-                    self.clients[number].stopped = Some(end.to_string());
+                let client = &mut self.clients[number];
+                // But events that left the log, of which a plain peer can only be told by an end.
+                let lost = matches!(end.reason, Reason::Status { code: 15, .. });
+                if lost && !client.profile && self.server.reader.bounds().first > 0 {
+                    self.outcome.plain_losses += 1;
+                    client
+                        .subscriptions
+                        .iter_mut()
+                        .for_each(|it| it.unsubscribed = true);
+                    client.has_ended = true;
+                } else if end.reason != Reason::Left {
+                    client.stopped = Some(end.to_string());
                 }
             }
             Action::Changed(transition) => {
@@ -233,6 +243,9 @@ impl World {
         let now = self.scheduler.now();
         match event {
             client::Event::Subscribed { id, position, .. } => {
+                if let Some(position) = position {
+                    self.check_start(number, id, position.offset);
+                }
                 if let Some(subscription) = self.subscription(number, id) {
                     let offset = position.map(|position| position.offset);
                     // The first response counts: after a reconnect, the promise since then still
@@ -319,7 +332,8 @@ impl World {
             collection: COLLECTIONS[usize::from(self.rng.random_range(0..5) == 0)],
             condition,
         };
-        self.subscribe_from(number, selection, Start::Now);
+        let start = self.draw_start(number);
+        self.subscribe_from(number, selection, start);
     }
 
     fn subscribe_from(&mut self, number: usize, selection: Selection, start: Start) {
@@ -334,8 +348,12 @@ impl World {
             .live
             .as_ref()
             .map_or_else(SubscribeOptions::default, Live::options);
-        if let Start::After(position) = start {
-            subscription.start = Some(position.offset);
+        match start {
+            Start::After(position) => subscription.start = Some(position.offset),
+            Start::Oldest | Start::AtTime(_) => {
+                subscription.begins = Some((start, self.server.known_first));
+            }
+            _ => {}
         }
         self.clients[number].subscriptions.push(subscription);
         let command = Command::Subscribe {
@@ -347,6 +365,49 @@ impl World {
             options,
         };
         self.command(number, command);
+    }
+
+    /// Decides where a subscription begins. A plain server has no past.
+    fn draw_start(&mut self, number: usize) -> Start {
+        if !self.clients[number].profile {
+            return Start::Now;
+        }
+        match self.rng.random_range(0..8) {
+            0 => Start::Oldest,
+            1 => {
+                let back = self.rng.random_range(0..4_000);
+                let now = self.scheduler.now().as_micros() / 1_000;
+                Start::AtTime(now.saturating_sub(back).cast_signed())
+            }
+            _ => Start::Now,
+        }
+    }
+
+    /// Checks the offset at which the server began a subscription that was not to begin now.
+    fn check_start(&mut self, number: usize, id: SubscriptionId, offset: u64) {
+        let subscription = self.subscription(number, id);
+        let Some((start, known_first)) = subscription.and_then(|it| it.begins.take()) else {
+            return;
+        };
+        self.read_events();
+        let first = self.server.reader.bounds().first;
+        let is_right = match start {
+            // The log may have been trimmed while the request was on its way.
+            Start::Oldest => {
+                self.outcome.starts_at_oldest += 1;
+                (known_first..=first).contains(&offset)
+            }
+            Start::AtTime(time_ms) => {
+                self.outcome.starts_at_time += 1;
+                self.events.begin_at(time_ms, offset, first)
+            }
+            _ => false,
+        };
+        if !is_right {
+            self.violation(format!(
+                "{id} was to begin at {start:?} and began at {offset}"
+            ));
+        }
     }
 
     /// Decides whether an application holds documents, and which.
@@ -403,11 +464,13 @@ impl World {
             let resume_at = subscription.paused_until;
             return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
+        let (mut trims, mut unexpected) = (0, Vec::new());
         let mut whole = Vec::new();
         let mut asked = Vec::new();
         for _ in 0..most {
             let item = subscription.queue.pop();
             if let (Some(live), Some(item)) = (&mut subscription.live, &item) {
+                trims += u64::from(matches!(item, Item::Resync(_)));
                 asked.extend(live.apply(subscription.id, item.clone()));
                 // Whole sets are compared with the log at every position.
                 let at = subscription.queue.position();
@@ -423,10 +486,25 @@ impl World {
                     None => subscription.refused = Some("unreadable payload".to_owned()),
                 },
                 Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
-                Some(_) => subscription.consumed.push(Consumed::Resync),
+                // Only of a position that had left the log. A server that keeps positions roughly may have
+                // had an earlier one.
+                Some(Item::Resync(resync))
+                    if resync.reason == ResyncReason::Trimmed
+                        && resync.lost_from.offset
+                            < self.server.reader.bounds().first + self.shape.rewind =>
+                {
+                    let (from, to) = (resync.lost_from.offset, resync.resumes_at.offset);
+                    subscription.consumed.push(Consumed::Trimmed(from, to));
+                    trims += 1;
+                }
+                Some(item) => unexpected.push(item),
                 None => break,
             }
         }
+        let unexpected = unexpected
+            .first()
+            .map(|item| format!("{} got {item:?}", subscription.id));
+        *self.outcome.fault_effects.entry(Fault::Trim).or_default() += trims;
         let (id, selection) = (subscription.id, subscription.selection);
         let report = subscription.queue.take_report();
         if !subscription.queue.is_empty() {
@@ -443,6 +521,9 @@ impl World {
                 _ => self.outcome.windows_narrowed += 1,
             }
             self.command(number, command);
+        }
+        if let Some(what) = unexpected {
+            self.violation(what);
         }
         for (offset, live) in whole {
             self.check_live(selection, offset, &live);
@@ -468,7 +549,7 @@ impl World {
 
     /// Lets a client act by itself.
     pub(super) fn on_act(&mut self, number: usize) {
-        if self.settling {
+        if self.settling || self.clients[number].has_ended {
             return;
         }
         self.check_sessions();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
+use steadfast_streamer::log::Log as _;
 use steadfast_streamer_core::hub::{Input, StreamId};
 
 use super::World;
@@ -29,6 +30,7 @@ impl World {
         let started = match fault {
             // Over at once, so that no end has to be scheduled.
             Fault::Reset => return self.reset(),
+            Fault::Trim => return self.trim(),
             Fault::Kill => {
                 if self.server.hub.is_some() {
                     if self.has_open_connection() {
@@ -139,6 +141,36 @@ impl World {
                 stream: StreamId(id.0),
             });
         }
+    }
+
+    /// Removes all but the newest events from the log. The hub hears of it a little later.
+    fn trim(&mut self) {
+        if self.server.hub.is_none() {
+            return;
+        }
+        // While they can be read.
+        self.read_events();
+        let kept = self.rng.random_range(0..12);
+        let upto = self.events.len().saturating_sub(kept);
+        self.server
+            .log
+            .trim(upto)
+            .expect("the log in memory does not fail");
+        let delay = self.millis(0, 40);
+        self.scheduler
+            .after(delay, Task::Trimmed(self.server.incarnation));
+    }
+
+    pub(super) fn on_trimmed(&mut self, incarnation: u64) {
+        if incarnation != self.server.incarnation || self.server.hub.is_none() {
+            return;
+        }
+        if let Some(thaw) = self.server.frozen_until {
+            return self.scheduler.at(thaw, Task::Trimmed(incarnation));
+        }
+        let first = self.server.reader.bounds().first;
+        self.server.known_first = first;
+        self.step_hub(Input::Trimmed { first });
     }
 
     fn black_hole(&mut self, fault: Fault) -> Option<(ActiveFault, Duration)> {

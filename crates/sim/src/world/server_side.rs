@@ -5,11 +5,15 @@ use std::{sync::Arc, time::Duration};
 use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
-use steadfast_streamer::log::{DocumentKey, DocumentQuery, Log as _, Outcome, with_previous};
+use steadfast_streamer::log::{
+    DocumentKey, DocumentQuery, Log as _, Outcome, testing::offset_of_time, with_previous,
+};
 use steadfast_streamer_core::hub::{
     Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamId, split_frames,
 };
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, gateway_message::Payload};
+use steadfast_wire::streamer::{
+    GatewayMessage, StreamerMessage, gateway_message::Payload, subscribe_request::Start,
+};
 
 use super::{HOLES_END, World};
 use crate::{
@@ -286,6 +290,7 @@ impl World {
                 }
                 ToServer::Message(mut message) if open => {
                     self.rewind(&mut message);
+                    self.look_up_time(&mut message);
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.wire.on_request(&message);
                     }
@@ -312,6 +317,18 @@ impl World {
         {
             let by = self.rng.random_range(0..=self.shape.rewind);
             resume.offset = resume.offset.saturating_sub(by);
+        }
+    }
+
+    /// Replaces a time by its offset, as the server's driver does.
+    fn look_up_time(&self, message: &mut GatewayMessage) {
+        if let Some(Payload::Subscribe(request)) = &mut message.payload
+            && request.resume.is_none()
+            && let Some(Start::StartTimeMs(time_ms)) = request.start
+        {
+            let offset = offset_of_time(&*self.server.reader, time_ms);
+            let offset = offset.expect("the log in memory does not fail");
+            request.start = Some(Start::StartOffset(offset));
         }
     }
 

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use steadfast_session::Time;
 
-/// The progress told on one stream.
+/// The progress sent on one stream.
 ///
-/// It holds for every subscription that is live when it is told, so that telling it costs nothing per
+/// It holds for every subscription that is live when it is sent, so that sending it costs nothing per
 /// subscription.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// The number of times that progress was told.
+    /// The number of times that progress was sent.
     count: u64,
-    /// The offset told last.
+    /// The offset sent last.
     offset: u64,
-    /// The highest offset told on the stream, by progress or for a single subscription.
+    /// The highest offset sent on the stream, by progress or for a single subscription.
     highest_sent: u64,
     next_check: Time,
 }
@@ -24,7 +24,7 @@ pub(super) struct Progress {
 pub(super) struct KnownOffset {
     /// The offset of the last delivery or response.
     sent: u64,
-    /// The stream's progress told after this count holds for the subscription as well.
+    /// The stream's progress sent after this count holds for the subscription as well.
     live_since: u64,
 }
 
@@ -43,22 +43,22 @@ impl Progress {
         self.next_check
     }
 
-    /// Notes that an offset was told for a single subscription.
+    /// Notes that an offset was sent for a single subscription.
     pub(super) fn note_sent(&mut self, offset: u64) {
         self.highest_sent = self.highest_sent.max(offset);
     }
 
-    /// Returns the offset that progress told last.
+    /// Returns the offset that progress sent last.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Returns the highest offset told on the stream.
+    /// Returns the highest offset sent on the stream.
     pub(super) fn highest_sent(&self) -> u64 {
         self.highest_sent
     }
 
-    /// Notes that progress told an offset.
+    /// Notes that progress to an offset was sent.
     pub(super) fn note_progress(&mut self, offset: u64) {
         self.count += 1;
         self.offset = offset;
@@ -71,7 +71,7 @@ impl Progress {
 }
 
 impl KnownOffset {
-    /// Returns the state of a subscription that is behind and whose start was told as `offset`.
+    /// Returns the state of a subscription that is behind and whose start was sent as `offset`.
     pub(super) fn new(offset: u64) -> Self {
         Self {
             sent: offset,
@@ -79,9 +79,9 @@ impl KnownOffset {
         }
     }
 
-    /// Returns the last offset that the client was told by a delivery, a response, or progress.
+    /// Returns the last offset that was sent to the client in a delivery, a response, or progress.
     pub(super) fn get(&self, progress: &Progress) -> u64 {
-        // Progress that was told before the subscription was live did not hold for it: R-38 names
+        // Progress that was sent before the subscription was live did not hold for it: R-38 names
         // those behind.
         if progress.count > self.live_since {
             self.sent.max(progress.offset)
@@ -90,7 +90,7 @@ impl KnownOffset {
         }
     }
 
-    /// Notes that the client was told an offset for this subscription.
+    /// Notes that an offset was sent to the client for this subscription.
     pub(super) fn note_sent(&mut self, offset: u64) {
         self.sent = offset;
     }

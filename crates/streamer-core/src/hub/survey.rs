@@ -76,7 +76,7 @@ pub struct StreamStatus {
     /// Messages queued and not sent.
     pub queued_messages: usize,
     /// The time since the peer took something from a queue that is not empty.
-    pub stalled: Duration,
+    pub blocked: Duration,
 }
 
 /// The kind of a peer.
@@ -222,7 +222,7 @@ impl Hub {
             slowest,
             queued_bytes: stream.outbox.bytes(),
             queued_messages,
-            stalled: if queued_messages == 0 {
+            blocked: if queued_messages == 0 {
                 Duration::ZERO
             } else {
                 self.cx.now - stream.outbox.moved()

@@ -83,7 +83,7 @@ fn peer_that_leaves_its_queue_unread_is_among_the_slowest() {
     let status = &survey.slowest[0];
     assert_eq!((status.peer, status.lag), (PeerKind::Plain, 0));
     assert_eq!(status.queued_messages, 1);
-    assert_eq!(status.stalled, Duration::from_secs(3));
+    assert_eq!(status.blocked, Duration::from_secs(3));
 }
 
 #[test]

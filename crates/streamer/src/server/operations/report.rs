@@ -117,7 +117,7 @@ pub struct SlowStream {
     /// Messages queued and not sent.
     pub queued_messages: usize,
     /// The time since the peer took something from a queue that is not empty, in seconds.
-    pub stalled_seconds: f64,
+    pub blocked_seconds: f64,
 }
 
 /// A subscription that is behind.
@@ -298,7 +298,7 @@ impl SlowStream {
             }),
             queued_bytes: status.queued_bytes,
             queued_messages: status.queued_messages,
-            stalled_seconds: status.stalled.as_secs_f64(),
+            blocked_seconds: status.blocked.as_secs_f64(),
         }
     }
 }
