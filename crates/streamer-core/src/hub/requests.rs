@@ -318,7 +318,7 @@ impl Hub {
             left: wants.left,
             window: has_window,
             start: has_start,
-            filters: granted.filter.needs_profile(),
+            filters: is_profile && granted.filter.needs_profile(),
             rights: if is_profile { granted.fingerprint } else { 0 },
             ..SubscribeResponse::default()
         }
