@@ -486,10 +486,10 @@ impl World {
                     None => subscription.refused = Some("unreadable payload".to_owned()),
                 },
                 Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
-                // Only of a position that had left the log. A server that keeps positions roughly may have
-                // had an earlier one.
+                // Only of a position that had left the log, with its term if all of that had. A server that
+                // keeps positions roughly may have had an earlier one.
                 Some(Item::Resync(resync))
-                    if resync.reason == ResyncReason::Trimmed
+                    if matches!(resync.reason, ResyncReason::Trimmed | ResyncReason::Epoch)
                         && resync.lost_from.offset
                             < self.server.reader.bounds().first + self.shape.rewind =>
                 {
