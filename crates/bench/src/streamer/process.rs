@@ -3,10 +3,7 @@
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use steadfast_bench::{
-    child::{Child, wait_for_end},
-    measure::memory_mib,
-};
+use steadfast_bench::child::{Child, wait_for_end};
 use steadfast_streamer::{
     log::{DocumentKey, Log, MemoryLog, SegmentLog, StoreOptions, Submission},
     server::{Server, ServerOptions},
@@ -122,11 +119,6 @@ impl Process {
 
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         self.child.cpu_seconds()
-    }
-
-    /// Returns a field of its memory in MiB, as [`memory_mib`] does.
-    pub(crate) fn memory_mib(&self, field: &str) -> Result<f64> {
-        memory_mib(self.child.id(), field)
     }
 
     pub(crate) fn kill(self) -> Result<()> {
