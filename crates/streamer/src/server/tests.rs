@@ -57,7 +57,7 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
         let stop = CancellationToken::new();
         let ended = match case {
             "running" => {
-                let ended = handle.open(crate::hub::StreamId(0), queue, None, None);
+                let ended = handle.open(StreamId(0), queue, None, None);
                 let running = tokio::spawn(task.run(stop));
                 assert!(handle.stats().await.is_some());
                 assert!(!ended.is_cancelled());
@@ -66,13 +66,13 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
                 ended
             }
             "not started" => {
-                let ended = handle.open(crate::hub::StreamId(0), queue, None, None);
+                let ended = handle.open(StreamId(0), queue, None, None);
                 drop(task);
                 ended
             }
             _ => {
                 drop(task);
-                handle.open(crate::hub::StreamId(0), queue, None, None)
+                handle.open(StreamId(0), queue, None, None)
             }
         };
         assert!(ended.is_cancelled(), "{case}: the stream is still read");
