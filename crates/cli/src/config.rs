@@ -63,19 +63,14 @@ pub(crate) fn run<A: clap::Parser>(args: Args) -> anyhow::Result<ExitCode> {
     Ok(output::status(faults.is_empty()))
 }
 
-/// Tells a policy from settings by the tables that only one of them has.
+/// Tells a policy from settings by the names that only one of them has. The name is enough, so that a table
+/// with the wrong brackets has its fault as a part of a policy.
 fn is_policy(text: &str) -> bool {
-    const TABLES: [&str; 5] = [
-        "[[grants]]",
-        "[[members]]",
-        "[[tokens]]",
-        "[jwt]",
-        "[certificates]",
-    ];
+    const NAMES: [&str; 5] = ["grants", "members", "tokens", "jwt", "certificates"];
     text.lines().any(|line| {
-        TABLES
-            .iter()
-            .any(|table| line.trim_start().starts_with(table))
+        let line = line.trim_start_matches([' ', '\t', '[']);
+        let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+        NAMES.contains(&&line[..end.unwrap_or(line.len())])
     })
 }
 

@@ -160,6 +160,19 @@ impl CallCredentials {
     pub fn has_token(&self) -> bool {
         self.source.is_some() || self.metadata.get("authorization").is_some()
     }
+
+    /// Returns the metadata of a call. `refused` is true if the peer refused the last ones.
+    ///
+    /// # Errors
+    ///
+    /// The source has none.
+    pub async fn obtain(&self, refused: bool) -> Result<Metadata, CredentialsError> {
+        let mut metadata = self.metadata.clone();
+        if let Some(source) = &self.source {
+            metadata.merge(source.metadata(refused).await?);
+        }
+        Ok(metadata)
+    }
 }
 
 impl<C: Credentials> From<C> for CallCredentials {
@@ -213,19 +226,12 @@ impl LinkCredentials {
     pub(crate) fn obtain(
         &self,
     ) -> impl Future<Output = Result<Metadata, End>> + Send + 'static + use<> {
-        let CallCredentials {
-            mut metadata,
-            source,
-        } = self.credentials.clone();
-        let flag = Arc::clone(&self.refused);
+        let (credentials, flag) = (self.credentials.clone(), Arc::clone(&self.refused));
         async move {
-            if let Some(source) = source {
-                let refused = flag.load(Ordering::Relaxed);
-                let obtained = source.metadata(refused).await.map_err(unavailable)?;
-                // Only now: after a failure of the source, the refused credentials are still its newest.
-                flag.store(false, Ordering::Relaxed);
-                metadata.merge(obtained);
-            }
+            let refused = flag.load(Ordering::Relaxed);
+            let metadata = credentials.obtain(refused).await.map_err(unavailable)?;
+            // Only now: after a failure of the source, the refused credentials are still its newest.
+            flag.store(false, Ordering::Relaxed);
             Ok(metadata)
         }
     }

@@ -124,10 +124,29 @@ impl File {
         let unknown = self.entries.iter().filter(|(key, _)| !known.contains(key));
         let unknown = unknown.map(|(key, entry)| Fault {
             location: entry.line.clone(),
-            what: format!("{key} is not a setting; there are {}", known.join(", ")),
+            what: format!("{key} is not a setting; there are {}", like(key, known)),
         });
         self.faults.iter().cloned().chain(unknown).collect()
     }
+}
+
+/// Returns the known keys of the same table, or the tables if there is none of this name.
+fn like(key: &str, known: &[String]) -> String {
+    let table = |key: &str| key.split_once('.').map(|(table, _)| format!("{table}."));
+    let table_of = table(key);
+    let mut like: Vec<_> = known
+        .iter()
+        .filter(|it| table(it) == table_of)
+        .cloned()
+        .collect();
+    if like.is_empty() || table_of.is_none() {
+        like = known
+            .iter()
+            .map(|it| table(it).map_or_else(|| it.clone(), |it| it + "*"))
+            .collect();
+        like.dedup();
+    }
+    like.join(", ")
 }
 
 /// Returns the text that a flag would have. That of a table is JSON.
