@@ -8,7 +8,7 @@ use crate::{process, shim::Role};
 
 /// The libraries whose interface is kept in docs/api, each with the paths of items in which the
 /// transport may be named.
-const LIBRARIES: [(&str, &[&str]); 11] = [
+const LIBRARIES: [(&str, &[&str]); 12] = [
     ("steadfast-session", &[]),
     ("steadfast", &["steadfast::grpc::"]),
     ("steadfast-streamer", &["steadfast_streamer::server::"]),
@@ -17,6 +17,7 @@ const LIBRARIES: [(&str, &[&str]); 11] = [
     ("steadfast-recorder", &[]),
     ("steadfast-net", &["steadfast_net::"]),
     ("steadfast-tls", &[]),
+    ("steadfast-access", &[]),
     ("steadfast-fodc-model", &[]),
     ("steadfast-fodc-agent", &[]),
     ("steadfast-fodc-proxy", &["steadfast_fodc_proxy::"]),
