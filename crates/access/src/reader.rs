@@ -471,7 +471,7 @@ impl Reader<'_> {
             self.wrong(
                 value.span(),
                 "expires",
-                "a time with its zone, as in 2027-01-01T00:00:00Z",
+                "a time with its zone and without quotes, as in 2027-01-01T00:00:00Z",
             );
         }
         time.map(SystemTime::from)

@@ -30,7 +30,9 @@ enum Command {
 
 const EXAMPLES: &str =
     "Of settings it checks the names, and the policy file that they name; values are checked
-when a command starts. Exit status: 0 without a fault, 1 with one.
+when a command starts. docs/access.md describes policy files.
+
+Exit status: 0 without a fault, 1 with one.
 
 Examples:
   steadfast config check steadfast.toml
