@@ -143,16 +143,18 @@ impl TlsArgs {
         credentials: &CallCredentials,
         settings: &mut Settings,
     ) -> Dialer {
-        let dialer = self.dialer(address, id, settings);
+        let dialer = self.dialer(address, b"h2", id, settings);
         if let Some(warning) = warning(&dialer, credentials) {
             tracing::warn!("{warning}");
         }
         dialer
     }
 
-    fn dialer(
+    /// Returns the way to servers that speak `protocol` (ALPN).
+    pub(crate) fn dialer(
         self,
         ServerAddress(mut dialer): ServerAddress,
+        protocol: &[u8],
         id: &str,
         settings: &mut Settings,
     ) -> Dialer {
@@ -174,7 +176,7 @@ impl TlsArgs {
                 format!("{plain} is plain text, and other settings ask for TLS; write https://");
             settings.unusable(id, what);
         }
-        match tls.load(&[b"h2"]) {
+        match tls.load(&[protocol]) {
             Ok(tls) => dialer.tls(tls),
             Err(error) => {
                 settings.fault("settings of TLS", error.to_string());

@@ -1,36 +1,35 @@
 //! A GET request over HTTP/1 with a timeout.
 
-use std::{fmt::Display, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpStream, ToSocketAddrs},
-    time::timeout,
-};
+use steadfast::dial::Dialer;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Returns the body of a successful response.
+/// Returns the body of a successful response. `server` is the host and port that the request names.
 pub(crate) async fn fetch(
-    server: impl ToSocketAddrs + Display,
+    dialer: &Dialer,
+    server: &str,
     target: &str,
     limit: Duration,
 ) -> anyhow::Result<Bytes> {
-    timeout(limit, exchange(&server, target))
+    timeout(limit, exchange(dialer, server, target))
         .await
-        .with_context(|| format!("http://{server}{target} did not respond in time"))?
-        .with_context(|| format!("get http://{server}{target}"))
+        .with_context(|| format!("{server}{target} did not respond in time"))?
+        .with_context(|| format!("get {target} of {server}"))
 }
 
-async fn exchange(server: &(impl ToSocketAddrs + Display), target: &str) -> anyhow::Result<Bytes> {
-    let socket = TcpStream::connect(server).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+async fn exchange(dialer: &Dialer, server: &str, target: &str) -> anyhow::Result<Bytes> {
+    let stream = dialer.connect().await?.stream;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Requests make progress only while the connection is polled. It ends with this function.
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::get(target)
-        .header("host", server.to_string())
+        .header("host", server)
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();

@@ -1,5 +1,6 @@
 //! The binary `steadfast`.
 
+mod cert;
 mod chart;
 mod child_process;
 mod clients;
@@ -11,6 +12,7 @@ mod feed;
 mod fodc;
 mod http;
 mod kill9;
+mod listen;
 mod load;
 mod output;
 mod server_process;
@@ -74,6 +76,8 @@ enum Command {
     Token(token::Args),
     /// Check a file of settings or a policy file
     Config(config::Args),
+    /// Make certificates for trying TLS out
+    Cert(cert::Args),
     /// Print or publish documents from a generator or from the package index
     Feed(Box<feed::command::Args>),
 }
@@ -108,6 +112,7 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
             Command::Kill9(args) => kill9::run(args, settings, &stop).await,
             Command::Token(args) => token::run(args),
             Command::Config(args) => config::run::<Args>(args),
+            Command::Cert(args) => cert::run(args),
             Command::Feed(args) => feed::command::run(*args, settings, &stop).await,
         }
     });

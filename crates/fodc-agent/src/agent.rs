@@ -181,6 +181,7 @@ impl Agent {
         });
         let server = match listener {
             Some(listener) => {
+                let security = config.security.clone();
                 let state = AppState::new(
                     &config,
                     Arc::clone(&views),
@@ -192,7 +193,8 @@ impl Agent {
                         .map(|watcher| Arc::clone(&watcher.counters)),
                 );
                 let refused = state.refused.clone();
-                Some(Server::start(listener, http::router(state), refused)?)
+                let router = http::router(state);
+                Some(Server::start(listener, router, security, refused)?)
             }
             None => None,
         };

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
+use steadfast_net::Security;
+
 use super::query_queue::QueryLimits;
 
 /// Settings of a proxy. [`Config::check`] reports every fault.
@@ -21,6 +23,9 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// The address of the HTTP interface. Default 127.0.0.1:17913.
     pub http_listen: SocketAddr,
+    /// TLS of both listeners, or the permission to do without where other machines can connect. Default
+    /// plaintext on loopback addresses only.
+    pub security: Security,
     /// The time between two heartbeats of an agent. Agents are told whole seconds, and an interval
     /// below one second not at all. Default 10 s.
     pub heartbeat_interval: Duration,
@@ -139,6 +144,7 @@ impl Default for Config {
             // The ports of the original.
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 17_912)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 17_913)),
+            security: Security::default(),
             // The defaults of the original, down to `max_agents`.
             heartbeat_interval: Duration::from_secs(10),
             heartbeat_timeout: Duration::from_secs(30),

@@ -39,8 +39,8 @@ use ::http::Request;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use steadfast_net::{
-    AtLimit, CallSpawner, Listener, ListenerOptions, RequestBody, Socket, Tasks, UnfinishedLimits,
-    http1, http2,
+    AtLimit, CallSpawner, Listener, ListenerOptions, Protocol, RequestBody, Socket, Tasks,
+    UnfinishedLimits, http1, http2,
 };
 use tokio::{
     net::TcpListener,
@@ -128,6 +128,8 @@ impl Proxy {
             // An agent that shows no life for this long counts as offline, too.
             write_timeout: Some(config.heartbeat_timeout),
             peer_timeout: Some(PEER_TIMEOUT),
+            security: config.security.clone(),
+            protocol: Protocol::Http2,
             max_client_connections: config.max_client_connections,
             unfinished: UnfinishedLimits {
                 // The longest response, and shorter ones on the other streams of the agent.
@@ -145,6 +147,7 @@ impl Proxy {
             unfinished: UnfinishedLimits::default(),
             refusals: state.http_refused.clone(),
             write_timeout: Some(config.http_write_timeout),
+            protocol: Protocol::Http1,
             ..agents.clone()
         };
         // Both are bound before anything is served, so that a failed start leaves nothing behind.

@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use crate::{
     RequestBody, Socket, Tasks,
     connection::{self, Requests},
+    with_peer::WithPeer,
 };
 
 /// The limit on the bytes of a request's head.
@@ -29,6 +30,7 @@ where
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
     let requests = Requests::new(socket.permit());
+    let service = WithPeer::new(service, socket.peer());
     let connection = http1::Builder::new()
         // hyper panics if a timeout is set without a timer.
         .timer(TokioTimer::new())

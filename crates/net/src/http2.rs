@@ -10,6 +10,7 @@ use crate::{
     RequestBody, Socket, Tasks,
     calls::{CallSpawner, WithCalls},
     connection::{self, Requests},
+    with_peer::WithPeer,
 };
 
 /// Settings of HTTP/2 connections.
@@ -88,6 +89,7 @@ where
             .keep_alive_interval(ping.interval)
             .keep_alive_timeout(ping.timeout);
     }
+    let service = WithPeer::new(service, socket.peer());
     let connection = http2.serve_connection(TokioIo::new(socket), requests.limit(service));
     let connection = WithCalls::new(connection, calls);
     connection::run(

@@ -13,9 +13,13 @@ mod refusals;
 mod request_body;
 mod request_rate;
 mod response_queue;
+mod security;
 mod socket;
 mod tasks;
+mod tls;
 mod unfinished;
+mod with_peer;
+mod write_timeout;
 
 pub use self::{
     calls::CallSpawner,
@@ -26,7 +30,13 @@ pub use self::{
     request_body::RequestBody,
     request_rate::{RequestRate, RequestRates},
     response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
-    socket::Socket,
+    security::{PlaintextExposed, Security},
+    socket::{Peer, Socket},
     tasks::Tasks,
+    tls::{Tls, TlsFigure, TlsStats},
     unfinished::UnfinishedLimits,
+};
+pub use steadfast_tls::{
+    TlsCounters, TlsError,
+    server::{ClientAuth, HandshakeFailure, Protocol, ServerTlsOptions},
 };

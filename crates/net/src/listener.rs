@@ -3,6 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
+use steadfast_tls::server::Protocol;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -11,7 +12,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    ClientKey, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates, Socket, Tasks,
+    ClientKey, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates, Security, Socket, Tasks,
     UnfinishedLimits, descriptors,
     permit::{ConnectionPermit, SharedLimits},
     unfinished::UnfinishedMessages,
@@ -41,6 +42,10 @@ pub struct ListenerOptions {
     pub unfinished: UnfinishedLimits,
     /// Counts what is refused.
     pub refusals: Refusals,
+    /// TLS, or the permission to do without where other machines can connect.
+    pub security: Security,
+    /// The protocol that is served, which clients with TLS have to offer.
+    pub protocol: Protocol,
 }
 
 /// The fate of a connection that arrives when all permits are in use.
@@ -76,8 +81,8 @@ pub struct OpenConnections {
 }
 
 /// Counts a repeated event and lets one log line per minute through.
-#[derive(Debug, Default)]
-struct LogLimiter {
+#[derive(Debug)]
+pub(crate) struct LogLimiter {
     /// Events since the last line.
     times: u64,
     logged: Option<Instant>,
@@ -106,6 +111,8 @@ impl Default for ListenerOptions {
             request_rate: Some(RequestRate::default()),
             unfinished: UnfinishedLimits::default(),
             refusals: Refusals::default(),
+            security: Security::default(),
+            protocol: Protocol::Http2,
         }
     }
 }
@@ -115,10 +122,14 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Returns the system's error if the address of `tcp` cannot be read.
+    /// Returns the system's error if the address of `tcp` cannot be read, or a
+    /// [`PlaintextExposed`](crate::PlaintextExposed) in an [`io::Error`] if other machines could connect to
+    /// it without TLS and that is not allowed.
     pub fn new(tcp: TcpListener, options: ListenerOptions, tasks: &Tasks) -> io::Result<Self> {
         // tokio panics above this number.
         let permits = options.max_connections.min(Semaphore::MAX_PERMITS);
+        let address = tcp.local_addr()?;
+        options.security.announce(address)?;
         let refusals = options.refusals.clone();
         let unfinished = UnfinishedMessages::new(options.unfinished, refusals.clone());
         Ok(Self {
@@ -130,13 +141,13 @@ impl Listener {
                 unfinished,
                 options.request_rate.map(RequestRates::new),
             ),
-            address: tcp.local_addr()?,
+            address,
             tcp,
             options,
             tasks: tasks.clone(),
             permits: Arc::new(Semaphore::new(permits)),
-            failures: LogLimiter::default(),
-            refusals: LogLimiter::default(),
+            failures: LogLimiter::new(),
+            refusals: LogLimiter::new(),
         })
     }
 
@@ -156,13 +167,31 @@ impl Listener {
         }
     }
 
-    /// Spawns `serve` as a task for each connection, and returns when the server drains.
-    pub async fn serve<F>(mut self, serve: impl Fn(Socket) -> F)
+    /// Spawns a task for each connection, and returns when the server drains. The task does the
+    /// handshake of TLS, if there is TLS, and then what `serve` returns.
+    pub async fn serve<F>(mut self, serve: impl Fn(Socket) -> F + Send + Sync + 'static)
     where
         F: Future<Output: Send> + Send + 'static,
     {
+        let serve = Arc::new(serve);
+        let (tls, protocol) = (self.options.security.tls.clone(), self.options.protocol);
         while let Some(socket) = self.accept().await {
-            self.tasks.spawn(serve(socket));
+            let Some(tls) = tls.clone() else {
+                self.tasks.spawn(serve(socket));
+                continue;
+            };
+            let (serve, tasks) = (Arc::clone(&serve), self.tasks.clone());
+            self.tasks.spawn(async move {
+                // Boxed, so that the connection does not keep the space of its handshake.
+                let handshake = Box::pin(socket.handshake(&tls, protocol));
+                let socket = tokio::select! {
+                    socket = handshake => socket,
+                    () = tasks.draining() => None,
+                };
+                if let Some(socket) = socket {
+                    serve(socket).await;
+                }
+            });
         }
     }
 
@@ -172,7 +201,7 @@ impl Listener {
     /// # Cancel safety
     ///
     /// No accepted connection is lost when the future is dropped.
-    pub async fn accept(&mut self) -> Option<Socket> {
+    async fn accept(&mut self) -> Option<Socket> {
         loop {
             let tasks = self.tasks.clone();
             let (tcp, peer, permit) = tokio::select! {
@@ -308,8 +337,15 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 impl LogLimiter {
+    pub(crate) const fn new() -> Self {
+        Self {
+            times: 0,
+            logged: None,
+        }
+    }
+
     /// Counts one event. Returns the number of events since the last line if a line is due.
-    fn count(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
         self.times += 1;
         let due = self
             .logged
@@ -359,7 +395,7 @@ mod tests {
             assert_eq!((connections.count(), connections.limit()), (0, 1));
             let accepted = soon(listener.accept()).await.unwrap().unwrap();
             assert_eq!(connections.count(), 1);
-            assert_eq!(accepted.peer_address(), first.local_addr().ok());
+            assert_eq!(accepted.peer().address, first.local_addr().ok());
             let mut second = TcpStream::connect(listener.address()).await.unwrap();
             if at_limit == AtLimit::Close {
                 let mut buffer = [0];
@@ -408,7 +444,7 @@ mod tests {
 
     #[test]
     fn repeated_event_is_logged_once_a_minute_with_its_count() {
-        let mut limiter = LogLimiter::default();
+        let mut limiter = LogLimiter::new();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(limiter.count(at(0)), Some(1));

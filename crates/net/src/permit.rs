@@ -82,21 +82,3 @@ impl ConnectionPermit {
         }
     }
 }
-
-#[cfg(test)]
-impl ConnectionPermit {
-    /// Returns a permit with the default limits.
-    pub(crate) fn for_test() -> Arc<Self> {
-        use crate::UnfinishedLimits;
-
-        let refusals = Refusals::default();
-        let unfinished = UnfinishedMessages::new(UnfinishedLimits::default(), refusals.clone());
-        let limits = SharedLimits::new(refusals, Duration::from_secs(10), unfinished, None);
-        let client = ClientKey::V4(std::net::Ipv4Addr::LOCALHOST);
-        let permits = || Arc::new(tokio::sync::Semaphore::new(1));
-        let permit = || permits().try_acquire_owned().expect("nothing is held");
-        let of_client = crate::KeyedPermits::new(1).try_acquire(client.clone());
-        let of_client = of_client.expect("nothing is held");
-        Self::new(client, &limits, (permit(), permit(), of_client))
-    }
-}

@@ -1,55 +1,75 @@
 //! An accepted connection.
 
 use std::{
-    future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use steadfast_tls::server::{Protocol, TlsStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::Instant,
 };
+use tracing::warn;
 
-use crate::permit::ConnectionPermit;
+use crate::{Tls, listener::LogLimiter, permit::ConnectionPermit, write_timeout::WriteTimeout};
 
-/// A connection that a [`Listener`](crate::Listener) has accepted.
+/// A connection that a [`Listener`](crate::Listener) has accepted, after its handshake if there is TLS.
 ///
 /// Writing fails with [`io::ErrorKind::TimedOut`] once the peer has accepted no byte for the write
 /// timeout. A peer that is slow but accepts something keeps the connection. Dropping the socket closes
 /// the connection and returns its permit to the listener.
 #[derive(Debug)]
-pub struct Socket<S = TcpStream> {
-    stream: S,
-    write_timeout: Option<Duration>,
-    /// Set while a write waits for the peer. Most connections never need it, hence the box.
-    deadline: Option<Pin<Box<Sleep>>>,
+pub struct Socket {
+    stream: Stream,
+    peer: Peer,
     permit: Arc<ConnectionPermit>,
 }
 
-impl Socket {
-    /// Returns the address of the peer, or `None` if the connection is gone.
-    #[must_use]
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
-    }
+/// The other side of a connection. It is an extension of each request on it.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its address, or `None` if it had left before the address was read.
+    pub address: Option<SocketAddr>,
+    /// Its certificate in DER, if it presented one; it is then verified.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
-impl<S> Socket<S> {
+#[derive(Debug)]
+enum Stream {
+    /// Without TLS; `begun` is set once something has arrived.
+    Plain {
+        io: WriteTimeout<TcpStream>,
+        begun: bool,
+    },
+    /// Boxed: a connection without TLS must not have the size of one with it.
+    Tls(Box<TlsStream<WriteTimeout<TcpStream>>>),
+}
+
+/// The first byte of a connection with TLS: the type of a handshake record. No text and no HTTP/2 preface
+/// begins with it.
+const TLS_HANDSHAKE: u8 = 22;
+
+impl Socket {
     pub(crate) fn new(
-        stream: S,
+        stream: TcpStream,
         write_timeout: Option<Duration>,
         permit: Arc<ConnectionPermit>,
     ) -> Self {
+        let address = stream.peer_addr().ok();
+        let io = WriteTimeout::new(stream, write_timeout);
         Self {
-            stream,
-            write_timeout,
-            deadline: None,
+            stream: Stream::Plain { io, begun: false },
+            peer: Peer {
+                address,
+                certificate: None,
+            },
             permit,
         }
     }
@@ -59,46 +79,71 @@ impl<S> Socket<S> {
         &self.permit
     }
 
-    /// Passes on the outcome of a write, unless it has been pending for the write timeout.
-    fn limit<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let (Poll::Pending, Some(timeout)) = (&done, self.write_timeout) else {
-            // Any progress ends the wait; the next pending write begins another.
-            self.deadline = None;
-            return done;
+    /// Does the handshake of a server. Returns `None` if it fails.
+    pub(crate) async fn handshake(self, tls: &Tls, protocol: Protocol) -> Option<Self> {
+        let Stream::Plain { io, .. } = self.stream else {
+            unreachable!("a connection has one handshake");
         };
-        // Kept over several polls: a peer that accepts nothing must not get a new deadline with
-        // each.
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(sleep(timeout)));
-        // Polled, not only compared: a peer that accepts nothing never wakes the task by itself.
-        deadline.as_mut().poll(cx).map(|()| {
-            self.deadline = None;
-            let text = format!("peer accepted no data for {timeout:?}");
-            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        let stream = tls.accept(protocol, io, self.peer.address).await?;
+        let chain = stream.get_ref().1.peer_certificates();
+        let certificate = chain.and_then(|chain| chain.first());
+        Some(Self {
+            peer: Peer {
+                certificate: certificate.map(|certificate| certificate.as_ref().into()),
+                ..self.peer
+            },
+            stream: Stream::Tls(Box::new(stream)),
+            permit: self.permit,
         })
+    }
+
+    /// Returns the other side of the connection.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+impl Stream {
+    fn io(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
+        match self {
+            Self::Plain { io, .. } => Pin::new(io),
+            Self::Tls(tls) => Pin::new(tls.as_mut()),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         // Unlimited: whether silence is a fault is known only to the protocol above.
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let (io, begun) = match &mut this.stream {
+            Stream::Tls(tls) => return Pin::new(tls.as_mut()).poll_read(cx, buffer),
+            Stream::Plain { io, begun } => (io, begun),
+        };
+        let before = buffer.filled().len();
+        ready!(Pin::new(io).poll_read(cx, buffer))?;
+        if let (false, Some(first)) = (*begun, buffer.filled().get(before)) {
+            *begun = true;
+            if *first == TLS_HANDSHAKE {
+                return Poll::Ready(Err(unexpected_tls(this.peer.address)));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.limit(cx, done)
+        self.stream.io().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -106,55 +151,34 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.limit(cx, done)
+        self.stream.io().poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain { io, .. } => io.is_write_vectored(),
+            Stream::Tls(tls) => tls.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = Pin::new(&mut self.stream).poll_flush(cx);
-        self.limit(cx, done)
+        self.stream.io().poll_flush(cx)
     }
 
+    /// With TLS, tells the peer first that nothing follows (close-notify).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.limit(cx, done)
+        self.stream.io().poll_shutdown(cx)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
-        time::Instant,
-    };
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn frozen_peer_ends_the_socket_and_a_slow_one_does_not() {
-        let limit = Duration::from_secs(30);
-        let permit = ConnectionPermit::for_test();
-        let (near, mut far) = duplex(1_000);
-        let mut near = Socket::new(near, Some(limit), permit);
-        let writing = tokio::spawn(async move {
-            let slowly = near.write_all(&[0; 5_000]).await;
-            (slowly.is_ok(), near.write_all(&[0; 5_000]).await)
-        });
-        let mut buffer = [0; 1_000];
-        for _ in 0..5 {
-            sleep(limit * 29 / 30).await;
-            far.read_exact(&mut buffer).await.unwrap();
-        }
-        let started = Instant::now();
-        let (slowly, ended) = writing.await.unwrap();
-        assert!(slowly);
-        let ended = ended.unwrap_err();
-        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(ended.to_string(), "peer accepted no data for 30s");
-        assert!(started.elapsed() <= limit);
+/// Logs at most once a minute that a client speaks TLS to a listener without it.
+fn unexpected_tls(peer: Option<SocketAddr>) -> io::Error {
+    static LIMITER: Mutex<LogLimiter> = Mutex::new(LogLimiter::new());
+    let what = "the client speaks TLS, and this listener has none: give the server a certificate, \
+                or the client http://";
+    let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(times) = limiter.count(Instant::now()) {
+        warn!(?peer, times, "{what}");
     }
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }

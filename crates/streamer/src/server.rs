@@ -14,7 +14,6 @@ mod hub_handle;
 mod hub_task;
 mod incoming;
 pub mod operations;
-mod peer_address;
 mod publish_service;
 mod puller_feed;
 mod puller_intake;
@@ -26,8 +25,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::ConfigFaults;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, Tasks, http2};
-pub use steadfast_net::{RequestRate, UnfinishedLimits};
+use steadfast_net::{AtLimit, Listener, ListenerOptions, Protocol, Tasks, http2};
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     puller::puller_service_server::PullerServiceServer,
@@ -39,13 +37,16 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
 pub use self::access::policy_source;
+pub use steadfast_net::{
+    ClientAuth, RequestRate, Security, ServerTlsOptions, Tls, TlsError, UnfinishedLimits,
+};
+
 pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
     access::AccessControl,
     hub_handle::{HubHandle, HubMessage},
     hub_task::HubTask,
     operations::Sources,
-    peer_address::WithPeerAddress,
     publish_service::PublishService,
     puller_feed::PullerFeed,
     puller_intake::{IntakeHandle, IntakeTask},
@@ -82,6 +83,9 @@ pub struct ServerOptions {
     pub unfinished: UnfinishedLimits,
     /// Offer gRPC reflection to everyone who can connect. Default false.
     pub reflection: bool,
+    /// TLS, or the permission to do without where other machines can connect. Default plaintext on
+    /// loopback addresses only.
+    pub security: Security,
     /// Interval of the HTTP/2 pings that detect dead peers. Default 30 s.
     pub ping_interval: Duration,
     /// Timeout of a ping. Default 20 s.
@@ -172,6 +176,7 @@ impl Default for ServerOptions {
             request_rate: Some(RequestRate::default()),
             unfinished: UnfinishedLimits::default(),
             reflection: false,
+            security: Security::default(),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(20),
             publisher_in_flight: 1_024,
@@ -188,8 +193,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns an error if the limits contradict each other, or if the system does not provide a
-    /// thread.
+    /// Returns an error if the limits contradict each other, if other machines could connect without TLS
+    /// and that is not allowed, or if the system does not provide a thread.
     ///
     /// # Panics
     ///
@@ -280,6 +285,7 @@ impl Server {
             reader,
             publishing: Arc::default(),
             connections,
+            tls: options.security.tls.clone(),
             puller: puller.clone(),
             access,
             drain: tasks.drain_token(),
@@ -296,8 +302,7 @@ impl Server {
         });
         let (scope, http2) = (tasks.clone(), http2_options(&options));
         let accepting = tasks.spawn(listener.serve(move |socket| {
-            let routes = WithPeerAddress::new(routes.clone(), socket.peer_address());
-            let service = TowerToHyperService::new(routes);
+            let service = TowerToHyperService::new(routes.clone());
             http2::serve(socket, service, &http2, &scope)
         }));
         Ok(Self {
@@ -403,6 +408,8 @@ fn listener_options(options: &ServerOptions) -> ListenerOptions {
         // (`Limits::stall_timeout`). A slow application is not a dead peer.
         write_timeout: None,
         peer_timeout: None,
+        security: options.security.clone(),
+        protocol: Protocol::Http2,
         first_request_timeout: options.first_request_timeout,
         request_rate: options.request_rate,
         unfinished: options.unfinished,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use steadfast_access::NewToken;
-use steadfast_streamer::server::{Server, ServerOptions, operations::Operations};
+use steadfast_streamer::server::{Security, Server, ServerOptions, operations::Operations};
 use steadfast_wire::{
     publisher::{
         self, Entry, PublishRequest, PublishResponse, PublisherHello, publish_request,
@@ -442,7 +442,7 @@ async fn stream_ends_when_its_token_expires() {
 async fn figures_are_for_administrators() {
     let served = Served::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let operations = Operations::start(listener).unwrap();
+    let operations = Operations::start(listener, Security::default()).unwrap();
     operations.show(&served.server);
     for (path, name, status) in [
         ("/status", None, "401"),

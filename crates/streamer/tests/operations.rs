@@ -20,7 +20,7 @@ use steadfast_streamer::{
     client::Client,
     filter::{Condition, Filter, Op},
     log::{LogError, MemoryLog},
-    server::{Server, ServerOptions, operations::Operations},
+    server::{Security, Server, ServerOptions, operations::Operations},
 };
 use steadfast_wire::streamer::{SubscribeRequest, gateway_message::Payload as Request};
 use support::{DATABASE, FailingLog, Plain, SOON, publish, serve, serve_plainly, soon, until};
@@ -30,7 +30,8 @@ use tokio::{
 };
 
 async fn operations() -> Operations {
-    Operations::start(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Operations::start(listener, Security::default()).unwrap()
 }
 
 /// Returns the status code and the body of a page.

@@ -47,6 +47,11 @@ pub enum TlsError {
     /// A certificate file without a key file, or the other way round.
     #[error("a certificate and its key must be given together")]
     HalfIdentity,
+    /// Clients need certificates, and there is no authority to verify them with.
+    #[error(
+        "certificates of clients are asked for, and there is no file of their authorities; give a client CA file"
+    )]
+    NoClientCa,
     /// The name of the server is neither a DNS name nor an IP address.
     #[error("{0:?} is neither a DNS name nor an IP address; set the server name")]
     ServerName(String),

@@ -5,6 +5,8 @@ mod error;
 mod files;
 mod pem;
 mod reload;
+pub mod server;
+mod validity;
 
 use std::sync::Arc;
 

@@ -29,6 +29,7 @@ use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
     credentials::CredentialArgs,
+    listen::{self, ListenTlsArgs},
     output::{self, FAINT, styled},
     settings::{Given, Listen, Setting, Settings, Several, Size},
 };
@@ -97,6 +98,8 @@ pub(crate) struct Args {
     /// Interval of syncs to disk; a power failure loses at most this [default: 5s]
     #[arg(long, env, hide_short_help = true)]
     sync_every: Option<Given<Duration>>,
+    #[command(flatten)]
+    listener: ListenTlsArgs,
     // The last ones, because the heading of a group also holds for what follows it.
     #[command(flatten)]
     node: NodeArgs,
@@ -208,6 +211,10 @@ pub(crate) async fn run(
             settings.unusable(setting_of(fault.field), fault.problem.to_string());
         }
     }
+    if let Some(listen) = config.listen {
+        let listener = [("prometheus_listen_addr", listen)];
+        listen::check(&config.security, &listener, &mut settings);
+    }
     settings.finish()?;
     let mut agent = Agent::start(config).await.map_err(advised)?;
     // Only a note: the recorder goes on with what is intact.
@@ -310,6 +317,7 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
     if let Some(Listen(listen)) = settings.get(args.prometheus_listen_addr) {
         config.listen = Some(listen);
     }
+    config.security = args.listener.security(settings);
     let mut node = args.node;
     config.node = node.services(settings);
     config.uplink = node.uplink(containers, settings);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::{READY, parent_gone},
+    listen::{self, ListenTlsArgs},
     output,
     settings::{Given, Listen, Settings, Size},
 };
@@ -55,6 +56,8 @@ pub(crate) struct Args {
     /// Offer gRPC reflection to everyone who can connect
     #[arg(long, env, hide_short_help = true)]
     reflection: Option<Given<bool>>,
+    #[command(flatten)]
+    listeners: ListenTlsArgs,
     /// Stop when standard input ends, so that a proxy does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -66,7 +69,8 @@ it, also with agents connected.
 
 Examples:
   steadfast fodc proxy
-  steadfast fodc proxy --grpc-listen-addr :17912 --http-listen-addr :17913
+  steadfast fodc proxy --grpc-listen-addr :17912 --http-listen-addr :17913 \\
+      --tls-cert server.pem --tls-key server.key
   curl 'http://127.0.0.1:17913/metrics?role=ROLE_DATA'";
 
 /// Longest orderly stop.
@@ -86,6 +90,11 @@ pub(crate) async fn run(
             settings.unusable(setting_of(fault.field), fault.problem.to_string());
         }
     }
+    let listeners = [
+        ("grpc_listen_addr", config.grpc_listen),
+        ("http_listen_addr", config.http_listen),
+    ];
+    listen::check(&config.security, &listeners, &mut settings);
     settings.finish()?;
     let proxy = Proxy::start(config).await.map_err(advised)?;
     output::line(&format!(
@@ -137,6 +146,7 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
         args.max_client_connections,
     );
     settings.set(&mut config.reflection, args.reflection);
+    config.security = args.listeners.security(settings);
     if let Some(Listen(listen)) = settings.get(args.grpc_listen_addr) {
         config.grpc_listen = listen;
     }

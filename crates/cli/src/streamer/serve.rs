@@ -12,7 +12,9 @@ use anyhow::{Context as _, bail};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{PullerOptions, Server, ServerOptions, operations::Operations, policy_source},
+    server::{
+        PullerOptions, Security, Server, ServerOptions, operations::Operations, policy_source,
+    },
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
     credentials::CredentialArgs,
+    listen::{self, ListenTlsArgs},
     output,
     settings::{Given, Listen, Setting, Settings, Size},
 };
@@ -65,7 +68,9 @@ pub(crate) struct Args {
     /// Stop when standard input ends, so that a server does not outlive its parent
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
-    // The last one, because the heading of a group also holds for what follows it.
+    // The last ones, because the heading of a group also holds for what follows it.
+    #[command(flatten, next_help_heading = "TLS of the listeners")]
+    listeners: ListenTlsArgs,
     #[command(flatten, next_help_heading = "Connection to the Puller")]
     tls: TlsArgs,
     #[command(flatten)]
@@ -181,7 +186,8 @@ listened on.
 
 Examples:
   steadfast streamer serve --data ./data
-  steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d
+  steadfast streamer serve --data /var/lib/steadfast --listen 0.0.0.0:9000 --retain-age 7d \\
+      --tls-cert server.pem --tls-key server.key
   steadfast streamer serve --data ./data --access access.toml
   steadfast streamer serve --data ./copy --listen 127.0.0.1:9001 --puller 127.0.0.1:9000";
 
@@ -209,7 +215,13 @@ pub(crate) async fn run(
         let faults = faults.0.into_iter();
         faults.for_each(|fault| settings.fault(fault.place(), fault.kind.to_string()));
     }
+    options.security = args.listeners.security(&mut settings);
     let operations = settings.get(args.operations);
+    let mut listeners = vec![("listen", listen)];
+    if let Some(OperationsAddress(Some(address))) = operations {
+        listeners.push(("operations", address));
+    }
+    listen::check(&options.security, &listeners, &mut settings);
     // Read without a Puller as well, so that an invalid setting is a fault in any case.
     let credentials = args.credentials.into_credentials(&mut settings);
     if let Some(puller) = settings.get(args.puller) {
@@ -225,7 +237,7 @@ pub(crate) async fn run(
 
     // A taken port is found before the log is opened, which takes long after a crash.
     let listener = bind(listen, "--listen").await?;
-    let operations = start_operations(operations, listen).await?;
+    let operations = start_operations(operations, listen, &options.security).await?;
     let log = tokio::task::spawn_blocking(move || SegmentLog::open(&data, &store))
         .await
         .context("open the log")?
@@ -266,6 +278,7 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 async fn start_operations(
     given: Option<OperationsAddress>,
     listen: SocketAddr,
+    security: &Security,
 ) -> anyhow::Result<Option<Operations>> {
     let listener = match given {
         Some(OperationsAddress(None)) => return Ok(None),
@@ -285,7 +298,7 @@ async fn start_operations(
             }
         }
     };
-    Ok(Some(Operations::start(listener)?))
+    Ok(Some(Operations::start(listener, security.clone())?))
 }
 
 /// Returns the error of a log that cannot be opened, with what to do and its exit status.

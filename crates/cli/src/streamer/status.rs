@@ -4,13 +4,15 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use comfy_table::presets;
-use steadfast::session::OneLine;
+use steadfast::{dial::Dialer, session::OneLine};
 use steadfast_streamer::server::operations::{
     DurationReport, ExpensiveFilter, LogReport, Report, SlowStream,
 };
 
 use crate::{
-    chart, http,
+    chart,
+    clients::{ServerAddress, TlsArgs},
+    http,
     output::{self, BAD, STRONG, styled},
     settings::{Given, Setting, Settings},
     units::{grouped, readable},
@@ -23,6 +25,8 @@ pub(crate) struct Args {
     /// Address of the server's listener for operations [default: 127.0.0.1:9080]
     #[arg(long, env, value_name = "HOST:PORT")]
     operations: Option<Given<HttpAddress>>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Print the JSON object that docs/operations.md describes
     #[arg(long)]
     json: bool,
@@ -36,8 +40,8 @@ impl Setting for HttpAddress {
     fn from_text(text: &str) -> Result<Self, String> {
         let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         match parts.map(|(_, port)| port.parse::<u16>()) {
-            Some(Ok(_)) => Ok(Self(text.to_owned())),
-            Some(Err(_)) | None => Err(format!(
+            Some(Ok(_)) if text.parse::<Dialer>().is_ok() => Ok(Self(text.to_owned())),
+            Some(_) | None => Err(format!(
                 "{text:?} is not an address; write HOST:PORT, like 127.0.0.1:9080"
             )),
         }
@@ -57,8 +61,12 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let here = HttpAddress("127.0.0.1:9080".to_owned());
     let HttpAddress(address) = settings.get_or(args.operations, here);
+    let dialer = ServerAddress::local(&address);
+    let dialer = args
+        .tls
+        .dialer(dialer, b"http/1.1", "operations", &mut settings);
     settings.finish()?;
-    let body = http::fetch(&*address, "/status", TIMEOUT)
+    let body = http::fetch(&dialer, &address, "/status", TIMEOUT)
         .await
         .with_context(|| {
             format!(
@@ -67,7 +75,7 @@ pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
             )
         })?;
     let report: Report = serde_json::from_slice(&body)
-        .with_context(|| format!("http://{address}/status is not the status of a server"))?;
+        .with_context(|| format!("{address}/status is not the status of a server"))?;
     if args.json {
         output::line(std::str::from_utf8(&body)?)?;
     } else {

@@ -25,6 +25,7 @@ mod puller;
 mod replay_damage;
 mod settings;
 mod streamer;
+mod tls;
 
 // A database node with scripted services, which the agent's own tests have as well.
 #[path = "../../../fodc-agent/tests/agent_support/node.rs"]

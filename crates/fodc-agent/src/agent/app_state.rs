@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use steadfast_net::Refusals;
+use steadfast_net::{Refusals, Tls};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -30,6 +30,8 @@ pub(super) struct AppState {
     /// The connection to the proxy, if one is configured.
     pub(super) uplink: Option<Uplink>,
     pub(super) crashes: Arc<CrashSources>,
+    /// TLS of the listener.
+    pub(super) tls: Option<Tls>,
     /// The counters of the pressure profiler, if it runs.
     pub(super) pressure: Option<Arc<PressureCounters>>,
     pub(super) views: Arc<SourceViews>,
@@ -66,6 +68,7 @@ impl AppState {
             status,
             uplink,
             crashes: Arc::new(config.crashes.clone()),
+            tls: config.security.tls.clone(),
             pressure,
             views,
             labels: labels.collect(),

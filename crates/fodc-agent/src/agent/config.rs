@@ -14,6 +14,7 @@ use steadfast::{
     dial::{InvalidAddress, Servers},
 };
 use steadfast_exposition::Limits as PageLimits;
+use steadfast_net::Security;
 
 use super::node_config::NodeConfig;
 use crate::{
@@ -57,6 +58,9 @@ pub struct Config {
     /// The address that serves `/metrics`, `/livez`, `/readyz` and remote read; `None` serves
     /// nothing. Default 127.0.0.1:9090: the original's port, on loopback.
     pub listen: Option<SocketAddr>,
+    /// TLS of that listener, or the permission to do without where other machines can connect. Default
+    /// plaintext on loopback addresses only.
+    pub security: Security,
     /// The limits on remote reads.
     pub read: ReadLimits,
     /// The proxy and the identity of the agent; `None` runs without a proxy.
@@ -229,6 +233,7 @@ impl Config {
             budget: 64 << 20,
             sync_every: Duration::from_secs(5),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_090))),
+            security: Security::default(),
             read: ReadLimits::default(),
             uplink: None,
             node: NodeConfig::default(),

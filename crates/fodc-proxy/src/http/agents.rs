@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, Response, header},
 };
 use serde::Serialize;
+use steadfast_net::{Tls, TlsFigure};
 use steadfast_session::Time;
 
 use super::{Api, TEXT, json};
@@ -123,7 +124,35 @@ fn self_metrics_text(state: &State) -> String {
     }
     write_stream_counters(&mut text, &state.counters);
     write_refusals(&mut text, state);
+    write_tls(&mut text, state);
     text
+}
+
+fn write_tls(text: &mut String, state: &State) {
+    let figures = state.config.security.tls.iter().flat_map(Tls::figures);
+    for TlsFigure {
+        name,
+        help,
+        is_counter,
+        reason,
+        value,
+        ..
+    } in figures
+    {
+        let kind = if is_counter { "counter" } else { "gauge" };
+        match reason {
+            None => write_metric(text, name, help, kind, value as u64),
+            Some(reason) => {
+                let name = format!("steadfast_proxy_{name}");
+                if !text.contains(&name) {
+                    writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}")
+                        .expect("writing to a string cannot fail");
+                }
+                writeln!(text, "{name}{{reason=\"{reason}\"}} {value}")
+                    .expect("writing to a string cannot fail");
+            }
+        }
+    }
 }
 
 fn write_stream_counters(text: &mut String, counters: &Counters) {

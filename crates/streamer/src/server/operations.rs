@@ -29,7 +29,9 @@ use axum::{
 };
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::State as LinkState;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, OpenConnections, Tasks, http1};
+use steadfast_net::{
+    AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Security, Tasks, Tls, http1,
+};
 use tokio::{
     net::TcpListener,
     time::{Instant, timeout},
@@ -56,11 +58,12 @@ use crate::{
 ///
 /// ```no_run
 /// use steadfast_streamer::{Epoch, SegmentLog, Server, ServerOptions, StoreOptions};
-/// use steadfast_streamer::server::operations::Operations;
+/// use steadfast_streamer::server::{Security, operations::Operations};
 /// use tokio::net::TcpListener;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let operations = Operations::start(TcpListener::bind("127.0.0.1:9080").await?)?;
+/// let listener = TcpListener::bind("127.0.0.1:9080").await?;
+/// let operations = Operations::start(listener, Security::default())?;
 /// let log = SegmentLog::open("data", &StoreOptions::new(Epoch(1)))?;
 /// let listener = TcpListener::bind("127.0.0.1:9000").await?;
 /// let server = Server::start(listener, Box::new(log), ServerOptions::default())?;
@@ -86,6 +89,7 @@ pub(super) struct Sources {
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) publishing: Arc<PublishCounters>,
     pub(super) connections: OpenConnections,
+    pub(super) tls: Option<Tls>,
     pub(super) puller: Option<Arc<IntakeHandle>>,
     pub(super) access: AccessControl,
     /// Cancelled when the server drains.
@@ -116,6 +120,7 @@ struct Gathered {
     writer: WriterStats,
     publishing: PublishFigures,
     connections: OpenConnections,
+    tls: Option<Tls>,
     puller: Option<PullerStatus>,
 }
 
@@ -169,18 +174,21 @@ impl Operations {
     ///
     /// # Errors
     ///
-    /// Returns the system's error if the address of the listener cannot be read.
+    /// Returns the system's error if the address of the listener cannot be read, or an error if other
+    /// machines could connect without TLS and that is not allowed.
     ///
     /// # Panics
     ///
     /// Panics outside a tokio runtime.
-    pub fn start(tcp: TcpListener) -> io::Result<Self> {
+    pub fn start(tcp: TcpListener, security: Security) -> io::Result<Self> {
         let tasks = Tasks::new();
         let options = ListenerOptions {
             max_connections: MAX_CONNECTIONS,
             max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
             write_timeout: Some(WRITE_TIMEOUT),
+            security,
+            protocol: Protocol::Http1,
             ..ListenerOptions::default()
         };
         let listener = Listener::new(tcp, options, &tasks)?;
@@ -327,6 +335,7 @@ impl Sources {
                 refused: count(&self.publishing.refused),
             },
             connections: self.connections.clone(),
+            tls: self.tls.clone(),
             puller: self.puller.as_ref().map(|puller| puller.status()),
         })
     }

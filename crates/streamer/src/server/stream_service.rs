@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use steadfast_net::{Observer, ResponseQueue};
+use steadfast_net::{Observer, Peer, ResponseQueue};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
     Status, Streaming,
@@ -29,7 +29,6 @@ use super::{
     access::{AccessControl, KnownPeer},
     hub_handle::{HubHandle, HubMessage},
     incoming,
-    peer_address::PeerAddress,
     time_lookup::TimeLookup,
 };
 use crate::hub::StreamId;
@@ -133,7 +132,8 @@ impl Service<http::Request<Body>> for StreamService {
             Ok(known) => known,
             Err(status) => return ready(Ok(status.into_http())),
         };
-        let peer = request.extensions().get::<PeerAddress>().map(|it| it.0);
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.and_then(|peer| peer.address);
         let buffers = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
         let decoder = ProstCodec::<GatewayMessage, _>::raw_decoder(buffers);
         let limit = Some(self.max_message_bytes);

@@ -1,6 +1,7 @@
 //! The page of metrics: the last scrape of each endpoint, and the agent's own metrics.
 
 use steadfast_exposition::Kind;
+use steadfast_net::Tls;
 use steadfast_recorder::NAME;
 
 use super::{exposition::Families, negotiation::Names, own, uplink};
@@ -43,6 +44,16 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot, names: Names) -> Strin
     }
     for (name, help, value) in state.pressure.iter().flat_map(|counters| counters.all()) {
         families.add((name, Kind::Counter, help), [], value as f64, None);
+    }
+    for figure in state.tls.iter().flat_map(Tls::figures) {
+        let name = format!("steadfast_agent_{}", figure.name);
+        let kind = if figure.is_counter {
+            Kind::Counter
+        } else {
+            Kind::Gauge
+        };
+        let labels = figure.reason.map(|reason| ("reason", reason));
+        families.add((&name, kind, figure.help), labels, figure.value, None);
     }
     families.write()
 }

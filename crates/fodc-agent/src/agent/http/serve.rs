@@ -4,7 +4,9 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, Refusals, Tasks, http1};
+use steadfast_net::{
+    AtLimit, Listener, ListenerOptions, Protocol, Refusals, Security, Tasks, http1,
+};
 use tokio::net::TcpListener;
 
 /// The number of open connections. Later ones wait: a scraper prefers a late page to a refusal.
@@ -27,12 +29,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(tcp: TcpListener, router: Router, refusals: Refusals) -> io::Result<Self> {
+    pub(crate) fn start(
+        tcp: TcpListener,
+        router: Router,
+        security: Security,
+        refusals: Refusals,
+    ) -> io::Result<Self> {
         let options = ListenerOptions {
             max_connections: MAX_CONNECTIONS,
             max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
             write_timeout: Some(WRITE_TIMEOUT),
+            security,
+            protocol: Protocol::Http1,
             refusals,
             ..ListenerOptions::default()
         };

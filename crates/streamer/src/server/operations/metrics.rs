@@ -4,6 +4,7 @@ use steadfast_exposition::{
     Kind::{Counter, Gauge, Histogram},
     Numbers, Writer,
 };
+use steadfast_net::Tls;
 
 use super::{Gathered, figures};
 use crate::log::Durations;
@@ -44,6 +45,18 @@ pub(super) fn page(gathered: &Gathered) -> String {
     }
     refusals(&mut page, gathered);
     streams(&mut page, gathered);
+    let figures = gathered.tls.iter().flat_map(Tls::figures);
+    let mut before = "";
+    for figure in figures {
+        let name = format!("{PREFIX}_{}", figure.name);
+        if before != figure.name {
+            let kind = if figure.is_counter { Counter } else { Gauge };
+            page.family(&name, kind, Some(figure.help));
+            before = figure.name;
+        }
+        let labels = figure.reason.map(|reason| ("reason", reason));
+        page.sample(&name, labels, figure.value, None);
+    }
     page.take()
 }
 

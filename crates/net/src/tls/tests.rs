@@ -1,0 +1,45 @@
+use std::fs;
+
+use rcgen::{CertificateParams, KeyPair};
+use steadfast_tls::server::ClientAuth;
+use tokio::io::duplex;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn handshake_that_stalls_ends_at_its_deadline() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let options = ServerTlsOptions {
+        cert_file: file("cert", params.self_signed(&key).unwrap().pem()),
+        key_file: file("key", key.serialize_pem()),
+        client_ca_file: None,
+        client_crl_file: None,
+        client_auth: ClientAuth::None,
+    };
+    let tls = Tls::load(&options, Tls::HANDSHAKE_TIMEOUT).unwrap();
+    // Nothing, half of the head of a record, and a record that never ends.
+    for (stalled, sent) in [&b""[..], &[22, 3], &[22, 3, 1, 1, 0, 1]]
+        .into_iter()
+        .enumerate()
+    {
+        let (mut client, server) = duplex(1_000);
+        client.write_all(sent).await.unwrap();
+        let started = Instant::now();
+        assert!(tls.accept(Protocol::Http2, server, None).await.is_none());
+        assert_eq!(started.elapsed(), Tls::HANDSHAKE_TIMEOUT, "{sent:?}");
+        let failures = tls.stats().failures;
+        assert_eq!(
+            failures[HandshakeFailure::Timeout as usize],
+            stalled as u64 + 1
+        );
+        // The connection is closed.
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+}
