@@ -134,24 +134,24 @@ impl ServerAddress {
 }
 
 impl TlsArgs {
-    /// Returns the way to the servers, with TLS if a setting asks for it. The setting `id` has the
-    /// addresses. Warns if they receive a token of `credentials` that others can read.
+    /// Returns the way to servers that speak `protocol` (ALPN), with TLS if a setting asks for it. The
+    /// setting `id` has the addresses. Warns if they receive a token of `credentials` that others can read.
     pub(crate) fn apply(
         self,
         address: ServerAddress,
+        protocol: &[u8],
         id: &str,
         credentials: &CallCredentials,
         settings: &mut Settings,
     ) -> Dialer {
-        let dialer = self.dialer(address, b"h2", id, settings);
+        let dialer = self.dialer(address, protocol, id, settings);
         if let Some(warning) = warning(&dialer, credentials) {
             tracing::warn!("{warning}");
         }
         dialer
     }
 
-    /// Returns the way to servers that speak `protocol` (ALPN).
-    pub(crate) fn dialer(
+    fn dialer(
         self,
         ServerAddress(mut dialer): ServerAddress,
         protocol: &[u8],
@@ -217,7 +217,7 @@ impl Dial {
         let addr = settings.get(args.addr);
         let addr = addr.unwrap_or_else(|| ServerAddress::local("127.0.0.1:9000"));
         let credentials = args.credentials.into_credentials(settings);
-        let dialer = args.tls.apply(addr, "addr", &credentials, settings);
+        let dialer = args.tls.apply(addr, b"h2", "addr", &credentials, settings);
         let mut grpc = grpc::Options::default();
         if let Some(Size(bytes)) = settings.get(args.max_message_bytes) {
             grpc.max_message_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);

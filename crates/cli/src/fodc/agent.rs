@@ -429,7 +429,9 @@ impl NodeArgs {
         }
         let labels = labels.unwrap_or_default().into_iter();
         let proxy = proxy.unwrap_or_else(|| ServerAddress::local(PROXY));
-        let proxy = self.tls.apply(proxy, "proxy_addr", &credentials, settings);
+        let proxy = self
+            .tls
+            .apply(proxy, b"h2", "proxy_addr", &credentials, settings);
         Some(UplinkConfig {
             proxy: proxy.into(),
             identity: Identity {

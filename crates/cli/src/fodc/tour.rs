@@ -9,7 +9,7 @@ use std::{ffi::OsStr, net::SocketAddr, path::Path, process::ExitCode, time::Dura
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use steadfast::dial::Dialer;
+use steadfast::{CallCredentials, dial::Dialer};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -199,7 +199,8 @@ impl Setup {
         self.agent.check("the agent")?;
         let target = format!("/metrics-windows?start_time={from}&end_time={to}");
         let (dialer, server) = (Dialer::new([self.http.into()]), self.http.to_string());
-        let body = crate::http::fetch(&dialer, &server, &target, WINDOW_TIMEOUT).await?;
+        let none = CallCredentials::default();
+        let body = crate::http::fetch(&dialer, &server, &target, &none, WINDOW_TIMEOUT).await?;
         Window::from_json(&body)
     }
 

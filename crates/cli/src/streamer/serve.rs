@@ -227,7 +227,7 @@ pub(crate) async fn run(
     if let Some(puller) = settings.get(args.puller) {
         let dialer = args
             .tls
-            .apply(puller, "puller", &credentials, &mut settings);
+            .apply(puller, b"h2", "puller", &credentials, &mut settings);
         let mut puller = PullerOptions::new(dialer);
         puller.credentials = credentials;
         options.puller = Some(puller);

@@ -12,6 +12,7 @@ use steadfast_streamer::server::operations::{
 use crate::{
     chart,
     clients::{ServerAddress, TlsArgs},
+    credentials::CredentialArgs,
     http,
     output::{self, BAD, STRONG, styled},
     settings::{Given, Setting, Settings},
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     operations: Option<Given<HttpAddress>>,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// Print the JSON object that docs/operations.md describes
     #[arg(long)]
     json: bool,
@@ -52,6 +55,7 @@ const EXAMPLES: &str = "Exit status: 0 if the server is ready, 1 if it is not or
 
 Examples:
   steadfast streamer status
+  steadfast streamer status --token-file admin.token
   steadfast streamer status --json | jq '.slowestStreams[0]'";
 
 /// Longest wait for the server.
@@ -62,16 +66,22 @@ pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<Ex
     let here = HttpAddress("127.0.0.1:9080".to_owned());
     let HttpAddress(address) = settings.get_or(args.operations, here);
     let dialer = ServerAddress::local(&address);
-    let dialer = args
-        .tls
-        .dialer(dialer, b"http/1.1", "operations", &mut settings);
+    let credentials = args.credentials.into_credentials(&mut settings);
+    let dialer = args.tls.apply(
+        dialer,
+        b"http/1.1",
+        "operations",
+        &credentials,
+        &mut settings,
+    );
     settings.finish()?;
-    let body = http::fetch(&dialer, &address, "/status", TIMEOUT)
+    let body = http::fetch(&dialer, &address, "/status", &credentials, TIMEOUT)
         .await
         .with_context(|| {
             format!(
                 "cannot read the status; {address} must be the listener for operations \
-                 (--operations) of a server that has opened its log"
+                 (--operations) of a server that has opened its log; if it has a policy (--access), \
+                 the status needs the token of an administrator (--token-file)"
             )
         })?;
     let report: Report = serde_json::from_slice(&body)

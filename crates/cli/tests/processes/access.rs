@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
 
-use crate::process::{Server, Subscription, publish, run, words};
+use crate::process::{Server, Subscription, next, publish, run, words};
 
 /// Roles for three tokens, without the tokens. A reader sees its own orders.
 const POLICY: &str = r#"
@@ -66,7 +66,9 @@ async fn tokens_and_a_policy_decide_who_sees_what() {
     let checked = run(&["config", "check", &path], None).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let flags = ["--listen", "127.0.0.1:0", "--access", &path];
-    let server = Server::start_with(&directory.path().join("data"), &flags).await;
+    let mut server = Server::start_with(&directory.path().join("data"), &flags).await;
+    let operations = next(&mut server.out).await.unwrap();
+    let operations = operations.strip_prefix("operations ").unwrap().to_owned();
     let token = |name: &str| format!("--token-file {}/{name}.token", directory.path().display());
     let to = format!("--addr {} -d shop -c", server.addr);
 
@@ -117,12 +119,32 @@ async fn tokens_and_a_policy_decide_who_sees_what() {
             Some("{\"id\":\"4\"}\n"),
             "you may not publish to this collection",
         ),
+        (
+            format!("status --operations {operations}"),
+            None,
+            "401 Unauthorized: credentials",
+        ),
+        (
+            format!("status --operations {operations} {alice}"),
+            None,
+            "only an administrator",
+        ),
     ] {
         let refused = run(&words(&format!("streamer {line}")), input).await;
         assert_eq!(refused.code, Some(1), "{line}: {refused:?}");
         assert!(refused.stderr.contains(told), "{line}: {refused:?}");
         assert_eq!(refused.stdout, "", "{line}");
     }
+    let status = format!(
+        "streamer status --operations {operations} {}",
+        token("root")
+    );
+    let status = run(&words(&status), None).await;
+    assert_eq!(status.code, Some(0), "{status:?}");
+    assert!(
+        status.stdout.contains("events after 0 up to 3,"),
+        "{status:?}"
+    );
 }
 
 #[tokio::test]
