@@ -7,6 +7,7 @@
 mod busy;
 mod load;
 pub(crate) mod memory;
+pub(crate) mod tls;
 
 use std::time::Duration;
 
@@ -193,10 +194,11 @@ impl Loaded {
     /// Subscribes to the collection as the case says.
     async fn start(server: Target, case: &Case) -> Result<Self> {
         let received = Received::default();
-        let publisher = Publisher::connect(server.address(), "bench").await?;
+        let endpoint = server.endpoint()?;
+        let publisher = Publisher::connect(&endpoint, "bench").await?;
         let mut streams = Vec::new();
         for connection in 0..case.connections {
-            let requests = load::connect(server.address()).await?;
+            let requests = load::connect(&endpoint).await?;
             for stream in 0..case.streams {
                 let mut sender = load::open_counted(&requests, &received).await?;
                 let ids = (0..case.subscriptions).map(|n| format!("{connection}-{stream}-{n:06}"));

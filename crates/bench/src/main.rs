@@ -55,6 +55,8 @@ enum Subject {
     Recorder,
     /// Restoring the subscriptions of a Streamer server that was killed
     Restore,
+    /// What TLS costs the shipped server: per delivery, handshake and idle connection
+    Tls,
     /// A recorder in a separate process
     #[value(hide = true)]
     RecorderProcess,
@@ -83,6 +85,7 @@ fn main() -> Result<()> {
         Subject::RecorderProcess => return recorder::resident::process(),
         Subject::Proxy => proxy::run()?,
         Subject::ProxyProcess => return proxy::process::serve(args.deadline),
+        Subject::Tls => broadcast::tls::run()?,
         Subject::StreamerProcess => return streamer::serve(&args.arguments),
     };
     if args.json {

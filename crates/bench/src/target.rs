@@ -2,13 +2,14 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use steadfast_bench::measure::{memory_mib, thread_cpu_times};
+use steadfast_tls::client::{Tls, TlsOptions};
 use tempfile::TempDir;
 
 /// A server or client process. Dropping it ends the process.
@@ -16,8 +17,20 @@ pub(crate) struct Target {
     child: Child,
     output: BufReader<ChildStdout>,
     address: SocketAddr,
+    /// The directory of the server's log and certificates.
     data: Option<TempDir>,
+    uses_tls: bool,
 }
+
+/// A server's address, and the client's settings of TLS if the server has TLS.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// The name in the certificate of every server.
+pub(crate) const HOST: &str = "localhost";
 
 /// The CPU time of a process, in seconds.
 #[derive(Clone, Copy, Default)]
@@ -28,29 +41,45 @@ pub(crate) struct CpuTime {
     pub(crate) log: f64,
 }
 
+/// A free port of this machine.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The name of the thread that writes the log.
 const LOG_THREAD: &str = "log-writer";
 
 impl Target {
     /// Starts the shipped server with an empty log, in memory where the system has such a directory.
     pub(crate) fn product() -> Result<Self> {
-        let memory = Path::new("/dev/shm");
-        let data = if memory.is_dir() {
-            TempDir::new_in(memory)?
-        } else {
-            TempDir::new()?
-        };
-        Self::serve(data, SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::serve(empty_directory()?, LOOPBACK, false)
     }
 
-    fn serve(data: TempDir, address: SocketAddr) -> Result<Self> {
+    /// Starts the shipped server with TLS, as [`Target::product`] does without.
+    pub(crate) fn product_with_tls() -> Result<Self> {
+        let data = empty_directory()?;
+        let mut command = Command::new(beside("steadfast")?);
+        command
+            .args(["cert", "dev", "--out"])
+            .arg(certificates(&data));
+        let made = command.output()?;
+        ensure!(made.status.success(), "cannot make certificates: {made:?}");
+        Self::serve(data, LOOPBACK, true)
+    }
+
+    fn serve(data: TempDir, address: SocketAddr, uses_tls: bool) -> Result<Self> {
         let mut command = Command::new(beside("steadfast")?);
         command.args(["streamer", "serve", "--listen", &address.to_string()]);
         command
             .arg("--stop-with-stdin")
             .arg("--data")
-            .arg(data.path());
-        Self::spawn(command, Some(data))
+            .arg(data.path().join("log"));
+        if uses_tls {
+            let files = certificates(&data);
+            command.arg("--tls-cert").arg(files.join("server.pem"));
+            command.arg("--tls-key").arg(files.join("server.key"));
+        }
+        let mut target = Self::spawn(command)?;
+        (target.data, target.uses_tls) = (Some(data), uses_tls);
+        Ok(target)
     }
 
     /// Ends the server at once, as `kill -9` does, and starts it again with its log and address.
@@ -58,17 +87,17 @@ impl Target {
         self.child.kill()?;
         self.child.wait()?;
         let data = self.data.take().context("only the server has a log")?;
-        Self::serve(data, self.address)
+        Self::serve(data, self.address, self.uses_tls)
     }
 
     /// Starts a role of the program `broadcast-baselines`.
     pub(crate) fn baseline(role: &[&str]) -> Result<Self> {
         let mut command = Command::new(beside("broadcast-baselines")?);
         command.args(role);
-        Self::spawn(command, None)
+        Self::spawn(command)
     }
 
-    fn spawn(mut command: Command, data: Option<TempDir>) -> Result<Self> {
+    fn spawn(mut command: Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -77,8 +106,9 @@ impl Target {
         let mut target = Self {
             child,
             output: BufReader::new(output),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            data,
+            address: LOOPBACK,
+            data: None,
+            uses_tls: false,
         };
         let line = target.read_line()?;
         let address = line.trim().strip_prefix("ready ");
@@ -90,6 +120,20 @@ impl Target {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address and new settings of TLS, which remember no session to resume.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        let data = self.data.as_ref().filter(|_| self.uses_tls);
+        let tls = data.map(|data| {
+            let mut options = TlsOptions::default();
+            options.ca_file = Some(certificates(data).join("ca.pem"));
+            options.load(&[b"h2"])
+        });
+        Ok(Endpoint {
+            address: self.address,
+            tls: tls.transpose()?,
+        })
     }
 
     /// Sends a line to a client process and waits for its response.
@@ -133,6 +177,21 @@ impl Drop for Target {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Creates a directory, in memory where the system has such a file system.
+fn empty_directory() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    Ok(if memory.is_dir() {
+        TempDir::new_in(memory)?
+    } else {
+        TempDir::new()?
+    })
+}
+
+/// Returns the directory of a server's certificates.
+fn certificates(data: &TempDir) -> PathBuf {
+    data.path().join("certificates")
 }
 
 /// Returns the path of a program that was built together with this one.

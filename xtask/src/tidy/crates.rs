@@ -37,7 +37,7 @@ const MAY_USE: [(&str, &str); 17] = [
     ("sim", "session steadfast wire streamer-core streamer chaos"),
     (
         "bench",
-        "session wire streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy",
+        "session wire tls streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy",
     ),
 ];
 

@@ -33,10 +33,11 @@ const GOAL_MS: f64 = 50.0;
 
 pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
     let server = Target::product()?;
+    let endpoint = server.endpoint()?;
     let received = Received::default();
     let mut heavy = Vec::new();
     for stream in 0..STREAMS {
-        let requests = load::connect(server.address()).await?;
+        let requests = load::connect(&endpoint).await?;
         let mut sender = load::open_counted(&requests, &received).await?;
         load::send(
             &mut sender,
@@ -46,13 +47,13 @@ pub(super) async fn measure(figures: &mut Figures) -> Result<()> {
         received.wait_for_responses((stream + 1) * FILTERS).await?;
     }
     let delays = Arc::new(Delays::default());
-    let requests = load::connect(server.address()).await?;
+    let requests = load::connect(&endpoint).await?;
     let noted = Arc::clone(&delays);
     let mut light = load::open_stream(&requests, move |message| noted.note(message)).await?;
     let subscribe = load::subscribe("light".to_owned(), "light");
     load::send(&mut light, [Payload::Subscribe(subscribe)])?;
-    let mut publisher = Publisher::connect(server.address(), "light").await?;
-    let mut burst = Publisher::connect(server.address(), "heavy").await?;
+    let mut publisher = Publisher::connect(&endpoint, "light").await?;
+    let mut burst = Publisher::connect(&endpoint, "heavy").await?;
     sleep(Duration::from_millis(200)).await;
     // Far more than the server may acknowledge at once; the rest waits in the connection.
     burst.publish(

@@ -17,7 +17,14 @@ use steadfast_wire::{
     publisher::{Entry, PublishRequest, PublisherHello, publish_request},
     streamer::{GatewayMessage, SubscribeRequest, gateway_message},
 };
-use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::TcpStream,
+    sync::Notify,
+    time::timeout,
+};
+
+use crate::target::{Endpoint, HOST};
 
 /// The longest wait for anything.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -83,13 +90,22 @@ impl Received {
 }
 
 /// Opens a connection.
-pub(super) async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>> {
-    let socket = TcpStream::connect(address).await?;
+pub(super) async fn connect(server: &Endpoint) -> Result<SendRequest<Bytes>> {
+    let socket = TcpStream::connect(server.address).await?;
     socket.set_nodelay(true)?;
+    match &server.tls {
+        Some(tls) => begin(tls.connect(HOST, socket).await?).await,
+        None => begin(socket).await,
+    }
+}
+
+async fn begin(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<Bytes>> {
     let (requests, connection) = h2::client::Builder::new()
         .initial_window_size(16 << 20)
         .initial_connection_window_size(64 << 20)
-        .handshake(socket)
+        .handshake(io)
         .await?;
     // It ends with the last handle of the connection.
     tokio::spawn(connection);
@@ -200,8 +216,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) async fn connect(address: SocketAddr, name: &str) -> Result<Self> {
-        let mut stream = open(&connect(address).await?, PUBLISH, |_| ()).await?;
+    pub(super) async fn connect(server: &Endpoint, name: &str) -> Result<Self> {
+        let mut stream = open(&connect(server).await?, PUBLISH, |_| ()).await?;
         let mut frames = BytesMut::new();
         let producer_id = name.to_owned();
         let hello = publish_request::Payload::Hello(PublisherHello { producer_id });

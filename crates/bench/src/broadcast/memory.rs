@@ -1,6 +1,6 @@
 //! The resident memory of the shipped server: per idle connection, per subscription, and after all have left.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use super::load::{self, Received};
-use crate::target::Target;
+use crate::target::{Endpoint, Target};
 
-const CONNECTIONS: u64 = 2_000;
+pub(super) const CONNECTIONS: u64 = 2_000;
 
 /// Streams that hold the subscriptions, and the subscriptions of each.
 const STREAMS: u64 = 100;
@@ -79,7 +79,7 @@ async fn measure() -> Result<Figures> {
 }
 
 /// Connections with their streams. Their tasks, which keep them open, are those of a runtime of their own.
-struct Clients {
+pub(super) struct Clients {
     runtime: Option<Runtime>,
     streams: Vec<SendStream<Bytes>>,
 }
@@ -94,12 +94,16 @@ impl Drop for Clients {
 }
 
 /// Opens connections with one stream each, and subscribes.
-async fn connect(server: &Target, connections: u64, subscriptions: u64) -> Result<Clients> {
+pub(super) async fn connect(
+    server: &Target,
+    connections: u64,
+    subscriptions: u64,
+) -> Result<Clients> {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let streams = runtime.spawn(open(server.address(), connections, subscriptions));
+    let streams = runtime.spawn(open(server.endpoint()?, connections, subscriptions));
     let mut clients = Clients {
         runtime: Some(runtime),
         streams: Vec::new(),
@@ -111,14 +115,14 @@ async fn connect(server: &Target, connections: u64, subscriptions: u64) -> Resul
 }
 
 async fn open(
-    server: SocketAddr,
+    server: Endpoint,
     connections: u64,
     subscriptions: u64,
 ) -> Result<Vec<SendStream<Bytes>>> {
     let received = Received::default();
     let mut streams = Vec::new();
     for connection in 0..connections {
-        let requests = load::connect(server).await?;
+        let requests = load::connect(&server).await?;
         let mut stream = load::open_counted(&requests, &received).await?;
         let subscribe = |n| Payload::Subscribe(filtered(connection * subscriptions + n));
         load::send(&mut stream, (0..subscriptions).map(subscribe))?;
