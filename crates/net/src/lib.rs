@@ -8,6 +8,7 @@ mod gzip;
 pub mod http1;
 pub mod http2;
 mod listener;
+mod log_limiter;
 mod permit;
 mod refusals;
 mod request_body;

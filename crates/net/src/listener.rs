@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use crate::{
     ClientKey, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates, Security, Socket, Tasks,
     UnfinishedLimits, descriptors,
+    log_limiter::LogLimiter,
     permit::{ConnectionPermit, SharedLimits},
     unfinished::UnfinishedMessages,
 };
@@ -80,20 +81,9 @@ pub struct OpenConnections {
     limits: Arc<SharedLimits>,
 }
 
-/// Counts a repeated event and lets one log line per minute through.
-#[derive(Debug)]
-pub(crate) struct LogLimiter {
-    /// Events since the last line.
-    times: u64,
-    logged: Option<Instant>,
-}
-
 /// Pause after a failed accept. Without descriptors or memory, the next attempt can only succeed once
 /// a connection has ended; retrying at once would take the CPU time that ending needs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Shortest time between two log lines about the same thing.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Keepalive probes per `peer_timeout`: three may be lost before the fourth decides.
 const PROBES: u32 = 4;
@@ -336,27 +326,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-impl LogLimiter {
-    pub(crate) const fn new() -> Self {
-        Self {
-            times: 0,
-            logged: None,
-        }
-    }
-
-    /// Counts one event. Returns the number of events since the last line if a line is due.
-    pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
-        self.times += 1;
-        let due = self
-            .logged
-            .is_none_or(|logged| now >= logged + LOG_INTERVAL);
-        due.then(|| {
-            self.logged = Some(now);
-            std::mem::take(&mut self.times)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -440,16 +409,5 @@ mod tests {
         tasks.cut();
         assert!(soon(peer.read_u8()).await.unwrap().is_err());
         soon(tasks.drain(SOON)).await.unwrap();
-    }
-
-    #[test]
-    fn repeated_event_is_logged_once_a_minute_with_its_count() {
-        let mut limiter = LogLimiter::new();
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(limiter.count(at(0)), Some(1));
-        assert_eq!([limiter.count(at(1)), limiter.count(at(59))], [None, None]);
-        assert_eq!(limiter.count(at(60)), Some(3));
-        assert_eq!(limiter.count(at(61)), None);
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{Tls, listener::LogLimiter, permit::ConnectionPermit, write_timeout::WriteTimeout};
+use crate::{Tls, log_limiter::LogLimiter, permit::ConnectionPermit, write_timeout::WriteTimeout};
 
 /// A connection that a [`Listener`](crate::Listener) has accepted, after its handshake if there is TLS.
 ///

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::listener::LogLimiter;
+use crate::log_limiter::LogLimiter;
 
 /// TLS of the listeners of a process. Clones share everything.
 #[derive(Clone)]
