@@ -2,15 +2,20 @@
 
 use std::{
     error::Error,
+    io::IoSlice,
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::{Buf, Bytes};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
@@ -51,13 +56,22 @@ pin_project! {
 }
 
 pin_project! {
-    /// The body of a response; the request is open until its end.
+    /// The body of a response; the request is open until its end, and until the last of its data is
+    /// written.
     #[project = ResponseBodyProjected]
     #[derive(Debug)]
     pub(crate) enum ResponseBody<B> {
-        Served { #[pin] body: B, open: OpenRequest },
+        Served { #[pin] body: B, open: Arc<OpenRequest> },
         Refused,
     }
+}
+
+/// Data of a response. hyper drops the body as soon as it has taken the last of them, and may then still
+/// wait for the peer.
+#[derive(Debug)]
+pub(crate) struct ResponseData<D> {
+    data: D,
+    _open: Arc<OpenRequest>,
 }
 
 /// The longest time for which a connection may stay after its last response when it should end. It lets
@@ -119,10 +133,12 @@ impl Requests {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Returns the number of requests so far, or `None` while one is open.
+    /// Returns the number of requests so far, or `None` while one is open or something waits to be
+    /// written.
     fn quiet(&self) -> Option<u64> {
         let ended = self.ended.load(SeqCst);
-        (ended == self.begun.load(SeqCst)).then_some(ended)
+        let waits = self.permit.write_waits.load(Relaxed);
+        (ended == self.begun.load(SeqCst) && !waits).then_some(ended)
     }
 
     /// Resolves when the time for the first request is over without one.
@@ -222,6 +238,7 @@ where
             RespondingProjected::Served { future, open } => {
                 ready!(future.poll(cx)).map(|response| {
                     let open = open.take().expect("a future is not polled after its end");
+                    let open = Arc::new(open);
                     response.map(|body| ResponseBody::Served { body, open })
                 })
             }
@@ -239,17 +256,22 @@ impl<B> Body for ResponseBody<B>
 where
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
 {
-    type Data = B::Data;
+    type Data = ResponseData<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project() {
-            ResponseBodyProjected::Served { body, .. } => body.poll_frame(cx),
-            ResponseBodyProjected::Refused => Poll::Ready(None),
-        }
+    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+        let ResponseBodyProjected::Served { body, open } = self.project() else {
+            return Poll::Ready(None);
+        };
+        body.poll_frame(cx).map_ok(|frame| {
+            frame.map_data(|data| ResponseData {
+                data,
+                _open: Arc::clone(open),
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -264,5 +286,66 @@ where
             Self::Served { body, .. } => body.size_hint(),
             Self::Refused => SizeHint::with_exact(0),
         }
+    }
+}
+
+impl<D: Buf> Buf for ResponseData<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.data.copy_to_bytes(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        sync::Semaphore,
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+    use crate::{
+        ClientKey, KeyedPermits, Refusals, UnfinishedLimits, permit::SharedLimits,
+        unfinished::UnfinishedMessages,
+    };
+
+    fn permit() -> Arc<ConnectionPermit> {
+        let refusals = Refusals::default();
+        let unfinished = UnfinishedMessages::new(UnfinishedLimits::default(), refusals.clone());
+        let limits = SharedLimits::new(refusals, FLUSH_TIMEOUT, unfinished, None);
+        let client = ClientKey::V6(1);
+        let permits = Arc::new(Semaphore::new(2));
+        let permit = || Arc::clone(&permits).try_acquire_owned().unwrap();
+        let of_client = KeyedPermits::new(1).try_acquire(client.clone()).unwrap();
+        ConnectionPermit::new(client, &limits, (permit(), permit(), of_client))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_whose_write_waits_is_not_quiet() {
+        let requests = Requests::new(&permit());
+        drop(requests.begin());
+        let waits = &requests.permit.write_waits;
+        waits.store(true, Relaxed);
+        let quiet = timeout(10 * FLUSH_TIMEOUT, requests.quiet_for(FLUSH_TIMEOUT)).await;
+        assert!(quiet.is_err());
+        waits.store(false, Relaxed);
+        let started = Instant::now();
+        requests.quiet_for(FLUSH_TIMEOUT).await;
+        assert_eq!(started.elapsed(), FLUSH_TIMEOUT);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub(crate) struct ConnectionPermit {
     pub(crate) id: u64,
     pub(crate) client: ClientKey,
     pub(crate) accepted: Instant,
+    /// Whether a write waits for the peer.
+    pub(crate) write_waits: Arc<AtomicBool>,
     pub(crate) limits: Arc<SharedLimits>,
     _connection: OwnedSemaphorePermit,
     _descriptor: OwnedSemaphorePermit,
@@ -67,6 +69,7 @@ impl ConnectionPermit {
             id: limits.next_id.fetch_add(1, Relaxed),
             client,
             accepted: Instant::now(),
+            write_waits: Arc::default(),
             limits: Arc::clone(limits),
             _connection: connection,
             _descriptor: descriptor,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use crate::{
@@ -23,7 +23,8 @@ use crate::{
 ///
 /// It fails with a [`Status`] when a message was begun and not finished in time, or when the
 /// unfinished messages of its connection or of all connections are too large together. A message is
-/// one of gRPC, or the whole body of another request.
+/// one of gRPC, or the whole body of another request. The time between a piece and the next poll is that
+/// of the reader, and is not counted.
 #[derive(Debug)]
 pub struct RequestBody<B = Incoming> {
     body: B,
@@ -38,6 +39,8 @@ pub struct RequestBody<B = Incoming> {
 struct Unfinished {
     message: UnfinishedMessage,
     deadline: Pin<Box<Sleep>>,
+    /// The time of the last piece, until the body is polled again.
+    passed_on: Option<Instant>,
 }
 
 /// The place in a body.
@@ -90,9 +93,11 @@ impl<B> RequestBody<B> {
                 Box::new(Unfinished {
                     message: self.messages.begin(self.connection),
                     deadline: Box::pin(sleep(self.messages.limits().timeout)),
+                    passed_on: None,
                 })
             });
             unfinished.message.set_bytes(bytes);
+            unfinished.passed_on = Some(Instant::now());
         }
     }
 
@@ -136,6 +141,13 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if let Some(unfinished) = &mut this.unfinished
+            && let Some(passed_on) = unfinished.passed_on.take()
+        {
+            // The peer cannot send more than the windows allow while nobody reads.
+            let deadline = unfinished.deadline.deadline() + passed_on.elapsed();
+            unfinished.deadline.as_mut().reset(deadline);
+        }
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -287,11 +299,15 @@ mod tests {
             assert!(body.frame().await.unwrap().is_ok());
             assert_eq!(messages.bytes(), begun.len());
             // One more byte now and then gives no new deadline.
-            let started = tokio::time::Instant::now();
+            let started = Instant::now();
+            tokio::spawn(async move {
+                for _ in 0..60 {
+                    sleep(Duration::from_secs(1)).await;
+                    sender.send(vec![1]).ok();
+                }
+            });
             let mut refused = None;
-            while refused.is_none() && started.elapsed() < Duration::from_secs(60) {
-                sleep(Duration::from_secs(1)).await;
-                sender.send(vec![1]).unwrap();
+            while refused.is_none() {
                 refused = body.frame().await.unwrap().err();
             }
             assert_eq!(started.elapsed().as_secs(), 10, "{kind}");
@@ -301,6 +317,24 @@ mod tests {
             let text = "message begun and not finished within 10s";
             assert_eq!(status.message(), text);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_reads_is_not_counted() {
+        let messages = messages(1_000);
+        let (sender, mut body) = body(&messages, "application/grpc");
+        let message = message(200);
+        for piece in message[..150].chunks(50) {
+            sender.send(piece.to_vec()).unwrap();
+            assert!(body.frame().await.unwrap().is_ok());
+            sleep(Duration::from_secs(60)).await;
+        }
+        // From here on it is the peer that is waited for.
+        let waiting = Instant::now();
+        let refused = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(waiting.elapsed().as_secs(), 10);
+        let status = refused.downcast::<Status>().unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
     }
 
     #[tokio::test(start_paused = true)]

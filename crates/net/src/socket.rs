@@ -63,7 +63,7 @@ impl Socket {
         permit: Arc<ConnectionPermit>,
     ) -> Self {
         let address = stream.peer_addr().ok();
-        let io = WriteTimeout::new(stream, write_timeout);
+        let io = WriteTimeout::new(stream, write_timeout, Arc::clone(&permit.write_waits));
         Self {
             stream: Stream::Plain { io, begun: false },
             peer: Peer {

@@ -4,6 +4,10 @@ use std::{
     future::Future as _,
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,15 +25,24 @@ pub(crate) struct WriteTimeout<S> {
     timeout: Option<Duration>,
     /// Set while a write waits for the peer. Most connections never need it, hence the box.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Set while a write waits for the peer, for those who decide whether the connection may end.
+    waits: Arc<AtomicBool>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub(crate) fn new(stream: S, timeout: Option<Duration>) -> Self {
+    pub(crate) fn new(stream: S, timeout: Option<Duration>, waits: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             timeout,
             deadline: None,
+            waits,
         }
+    }
+
+    /// Notes whether a write waits. Flushes do not count: that of a socket never waits.
+    fn write<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.waits.store(done.is_pending(), Relaxed);
+        self.limit(cx, done)
     }
 
     /// Passes on the outcome of a write, unless it has been pending for the write timeout.
@@ -71,7 +84,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.limit(cx, done)
+        self.write(cx, done)
     }
 
     fn poll_write_vectored(
@@ -80,7 +93,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.limit(cx, done)
+        self.write(cx, done)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,7 +124,8 @@ mod tests {
     async fn frozen_peer_ends_the_stream_and_a_slow_one_does_not() {
         let limit = Duration::from_secs(30);
         let (near, mut far) = duplex(1_000);
-        let mut near = WriteTimeout::new(near, Some(limit));
+        let waits = Arc::<AtomicBool>::default();
+        let mut near = WriteTimeout::new(near, Some(limit), Arc::clone(&waits));
         let writing = tokio::spawn(async move {
             let slowly = near.write_all(&[0; 5_000]).await;
             (slowly.is_ok(), near.write_all(&[0; 5_000]).await)
@@ -119,6 +133,7 @@ mod tests {
         let mut buffer = [0; 1_000];
         for _ in 0..5 {
             sleep(limit * 29 / 30).await;
+            assert!(waits.load(Relaxed));
             far.read_exact(&mut buffer).await.unwrap();
         }
         let started = Instant::now();
