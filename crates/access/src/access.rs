@@ -137,8 +137,11 @@ impl Access {
             Evidence::Anonymous => self.authenticate(Presented::default(), now),
             Evidence::Token(hash) => self.of_hash(hash, now),
             Evidence::Certificate(certificate) => self.of_certificate(Arc::clone(certificate), now),
-            Evidence::Jwt(key) => {
+            Evidence::Jwt(key, algorithm) => {
                 let rules = self.jwt.as_ref().ok_or(Refused::UnknownToken)?;
+                if !rules.algorithms.contains(algorithm) {
+                    return Err(JwtFault::Algorithm.into());
+                }
                 if !rules.keys.contains(key) {
                     return Err(JwtFault::UnknownKey.into());
                 }
@@ -180,7 +183,7 @@ impl Access {
                     name: checked(&verified.subject)?,
                     claims: Arc::new(verified.claims),
                     expires_at: Some(verified.expires_at),
-                    evidence: Evidence::Jwt(verified.key),
+                    evidence: Evidence::Jwt(verified.key, verified.algorithm),
                 })
             }
             (known, _) => known,

@@ -10,12 +10,14 @@ use std::{
 use crate::{Access, Condition, Fault, FaultKind, Faults};
 
 /// A policy file that is read again when it, or the key set that it names, has changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
     understands: fn(&Condition) -> Result<(), String>,
-    /// The fingerprint of the files as they were read last.
-    seen: Option<u64>,
+    /// The fingerprint of the files as they were returned last.
+    returned: Option<u64>,
+    /// Another fingerprint that the last call has seen for the first time.
+    changing: Option<u64>,
     hasher: RandomState,
 }
 
@@ -29,7 +31,8 @@ impl Source {
         Self {
             path: path.to_owned(),
             understands,
-            seen: None,
+            returned: None,
+            changing: None,
             hasher: RandomState::new(),
         }
     }
@@ -40,8 +43,9 @@ impl Source {
         &self.path
     }
 
-    /// Reads the files, and returns their contents or faults if they are not those of the last call. A file
-    /// that stays bad is returned once. Blocks.
+    /// Reads the files, and returns their contents or faults if they are not those that were returned last.
+    /// A change is returned by the second call that finds the same, since the first may have found a file
+    /// that is being written. A file that stays bad is returned once. Blocks.
     pub fn poll(&mut self) -> Option<Result<Access, Faults>> {
         // The contents and not the times of the files: a time can stay the same.
         let mut hash = self.hasher.build_hasher();
@@ -73,9 +77,12 @@ impl Source {
             }
         };
         let fingerprint = Some(hash.finish());
-        if std::mem::replace(&mut self.seen, fingerprint) == fingerprint {
+        let is_first = self.returned.is_none();
+        let is_settled = std::mem::replace(&mut self.changing, fingerprint) == fingerprint;
+        if self.returned == fingerprint || !(is_first || is_settled) {
             return None;
         }
+        self.returned = fingerprint;
         Some(read)
     }
 }
@@ -101,6 +108,12 @@ mod tests {
 
     use super::*;
 
+    /// Returns what the second of two calls finds, which follow a change.
+    fn settled(source: &mut Source) -> Option<Result<Access, Faults>> {
+        assert!(source.poll().is_none(), "the file may be half written");
+        source.poll()
+    }
+
     #[test]
     fn changed_files_are_read_once() {
         let folder = tempfile::tempdir().unwrap();
@@ -116,11 +129,11 @@ mod tests {
         );
         assert!(source.poll().is_none(), "the same fault is told once");
         fs::write(&path, "").unwrap();
-        source.poll().unwrap().unwrap();
+        settled(&mut source).unwrap().unwrap();
         assert!(source.poll().is_none());
         let with_keys = "[jwt]\nkeys = 'keys.json'\nissuer = 'i'\naudience = 'a'\n";
         fs::write(&path, with_keys).unwrap();
-        let faults = source.poll().unwrap().unwrap_err();
+        let faults = settled(&mut source).unwrap().unwrap_err();
         assert!(
             faults
                 .to_string()
@@ -130,11 +143,28 @@ mod tests {
         // Only the other file changes.
         let keys = include_str!("../tests/data/ed25519.jwks.json");
         fs::write(folder.path().join("keys.json"), keys).unwrap();
-        source.poll().unwrap().unwrap();
+        settled(&mut source).unwrap().unwrap();
         assert!(source.poll().is_none());
         fs::write(folder.path().join("keys.json"), "{}").unwrap();
-        assert!(source.poll().unwrap().is_err());
+        assert!(settled(&mut source).unwrap().is_err());
         fs::write(folder.path().join("keys.json"), keys).unwrap();
+        settled(&mut source).unwrap().unwrap();
+    }
+    #[test]
+    fn half_written_files_never_take_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let grant = "[[grants]]\nrole = 'a'\nactions = ['admin']\n";
+        fs::write(&path, grant).unwrap();
+        let mut source = Source::new(&path, |_| Ok(()));
         source.poll().unwrap().unwrap();
+        // Truncated, then half of it, then all: each call finds another text.
+        for half in ["", &grant[..20], grant] {
+            fs::write(&path, half).unwrap();
+            assert!(source.poll().is_none(), "{half:?}");
+        }
+        assert!(source.poll().is_none(), "the text is what it was");
+        fs::write(&path, "").unwrap();
+        settled(&mut source).unwrap().unwrap();
     }
 }

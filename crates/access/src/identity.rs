@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use serde_json::{Map, Value as Json};
 
-use crate::Certificate;
+use crate::{Algorithm, Certificate};
 
 /// A peer whose credentials were accepted.
 #[derive(Clone, Debug)]
@@ -37,8 +37,8 @@ pub(crate) enum Evidence {
     Anonymous,
     /// The hash of the token.
     Token([u8; 32]),
-    /// The fingerprint of the key that has verified the token.
-    Jwt([u8; 32]),
+    /// The fingerprint of the key that has verified the token, and the algorithm of its header.
+    Jwt([u8; 32], Algorithm),
     /// All that it says.
     Certificate(Arc<Certificate>),
 }

@@ -35,6 +35,7 @@ pub(crate) struct Verified {
     pub(crate) expires_at: SystemTime,
     /// The fingerprint of the key.
     pub(crate) key: [u8; 32],
+    pub(crate) algorithm: Algorithm,
 }
 
 /// The reason why a JWT is refused.
@@ -114,6 +115,7 @@ impl JwtRules {
             claims,
             expires_at,
             key: key.fingerprint(),
+            algorithm,
         })
     }
 

@@ -230,10 +230,12 @@ impl Server {
             hub = hub.restricted();
         }
         let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader), access.clone());
+        let stop_hub = CancellationToken::new();
         if let Some(policy) = policy {
             let hub = hub.clone();
             let on_change = move |access| hub.send(HubMessage::AccessChanged(access, StreamId(0)));
-            tasks.spawn(policy.follow(on_change, tasks.drain_token()));
+            // Not one of `tasks`: streams last while the server drains, and so do the rules for them.
+            tokio::spawn(policy.follow(on_change, stop_hub.clone()));
         }
         // Before the first stream, and also if there is no intake now: positions from before the loss
         // are still out there.
@@ -292,7 +294,6 @@ impl Server {
         };
         let routes = services(&options, &sources, feed, &tasks)?;
 
-        let stop_hub = CancellationToken::new();
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
         // Not one of `tasks`: it must outlive the calls, whose last messages it sends.
         let hub_task = tokio::spawn(async move {

@@ -11,7 +11,9 @@ use std::{
 };
 
 use steadfast_access::NewToken;
-use steadfast_streamer::server::{Security, Server, ServerOptions, operations::Operations};
+use steadfast_streamer::server::{
+    PullerOptions, Security, Server, ServerOptions, operations::Operations,
+};
 use steadfast_wire::{
     publisher::{
         self, Entry, PublishRequest, PublishResponse, PublisherHello, publish_request,
@@ -128,6 +130,10 @@ impl Served {
     }
 
     async fn publisher(&self, name: &str) -> Result<Publishing, Status> {
+        self.producer(name, "p").await
+    }
+
+    async fn producer(&self, name: &str, producer: &str) -> Result<Publishing, Status> {
         let (requests, outbound) = mpsc::unbounded_channel();
         let mut call = tonic::Request::new(UnboundedReceiverStream::new(outbound));
         let value = MetadataValue::try_from(self.token(name)).unwrap();
@@ -140,7 +146,7 @@ impl Served {
             last: 0,
         };
         publishing.send(publish_request::Payload::Hello(PublisherHello {
-            producer_id: "p".to_owned(),
+            producer_id: producer.to_owned(),
         }));
         match publishing.next().await? {
             publish_response::Payload::Welcome(welcome) => publishing.last = welcome.last_sequence,
@@ -326,6 +332,21 @@ async fn publishing_is_checked_and_producers_belong_to_principals() {
     assert_eq!(alice.last, 0);
     let denied = alice.publish("orders", "a", "{}").await.unwrap_err();
     assert_eq!(denied.code(), Code::PermissionDenied);
+    // A separator in an id must not make the name of another principal's producer.
+    for producer in ["p\u{1f}q", "\n", "p\u{9f}"] {
+        let refused = served.producer("alice", producer).await.err().unwrap();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{producer:?}");
+    }
+    // A publisher whose token becomes that of another principal loses its stream.
+    let mut renamed = served.publisher("feeder").await.unwrap();
+    let valid = policy(&served.tokens, GRANTS);
+    let other = valid.replace("\"feeder\"\nsha256", "\"bob\"\nsha256");
+    assert_ne!(other, valid);
+    fs::write(&served.path, other).unwrap();
+    let status = renamed.next().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    fs::write(&served.path, valid).unwrap();
+    tokio::time::sleep(ACTS_WITHIN).await;
     // An idle publisher whose token is removed loses its stream.
     let mut idle = served.publisher("feeder").await.unwrap();
     served.tokens.retain(|(name, _)| *name != "feeder");
@@ -417,6 +438,46 @@ async fn newer_credentials_keep_a_stream_and_others_end_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hurried_credentials_end_the_stream() {
+    let served = Served::start().await;
+    let authorization = served.token("alice");
+    let authenticate = || {
+        let authorization = authorization.clone();
+        Request::Authenticate(Authenticate { authorization })
+    };
+    let mut alice = served.stream("alice").await;
+    for _ in 0..2 {
+        alice.send(authenticate());
+        assert!(matches!(
+            alice.next().await,
+            Ok(Some(Response::Authenticated(_)))
+        ));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+    for _ in 0..1_000 {
+        alice.send(authenticate());
+    }
+    let status = alice.end().await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policy_is_followed_while_the_server_drains() {
+    let mut served = Served::start().await;
+    let mut alice = served.stream("alice").await;
+    alice.subscribe("orders").await.unwrap();
+    let draining = tokio::spawn(served.server.drain(Duration::from_secs(60), "test"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    served.tokens.retain(|(name, _)| *name != "alice");
+    fs::write(&served.path, policy(&served.tokens, GRANTS)).unwrap();
+    let changed = Instant::now();
+    let status = alice.end().await;
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    assert!(changed.elapsed() < ACTS_WITHIN, "{:?}", changed.elapsed());
+    soon(draining).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stream_ends_when_its_token_expires() {
     let served = Served::start().await;
     let until = jiff::Timestamp::now() + Duration::from_secs(3);
@@ -453,18 +514,54 @@ async fn figures_are_for_administrators() {
         ("/readyz", None, "200"),
         ("/livez", None, "200"),
     ] {
-        let mut socket = TcpStream::connect(operations.address()).await.unwrap();
-        let token = name.map(|it| format!("authorization: {}\r\n", served.token(it)));
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{}\r\n",
-            token.unwrap_or_default()
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        soon(socket.read_to_string(&mut response)).await.unwrap();
+        let response = get(&operations, path, name.map(|it| served.token(it))).await;
         assert!(
             response.starts_with(&format!("HTTP/1.1 {status}")),
             "{path} {name:?} {response}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasons_of_states_are_for_administrators() {
+    let mut options = ServerOptions::default();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.toml");
+    let token = NewToken::generate().unwrap();
+    fs::write(&path, policy(&[("root", token.clone())], GRANTS)).unwrap();
+    options.access = Some(path);
+    // Nobody listens there, which `/readyz` tells as a problem.
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = closed.local_addr().unwrap();
+    drop(closed);
+    let nobody = nobody.to_string();
+    options.puller = Some(PullerOptions::new(nobody.parse().unwrap()));
+    let server = serve(options).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let operations = Operations::start(listener, Security::default()).unwrap();
+    operations.show(&server);
+    let root = format!("Bearer {}", token.reveal());
+    let full = get(&operations, "/readyz", Some(root)).await;
+    assert!(
+        full.contains("ready\nnot connected to the Puller"),
+        "{full}"
+    );
+    for stranger in [None, Some("Bearer x".to_owned())] {
+        let bare = get(&operations, "/readyz", stranger).await;
+        assert!(bare.ends_with("\r\n\r\nready\n"), "{bare}");
+    }
+}
+
+/// Returns the response of the listener for operations.
+async fn get(operations: &Operations, path: &str, authorization: Option<String>) -> String {
+    let mut socket = TcpStream::connect(operations.address()).await.unwrap();
+    let token = authorization.map(|it| format!("authorization: {it}\r\n"));
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{}\r\n",
+        token.unwrap_or_default()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    soon(socket.read_to_string(&mut response)).await.unwrap();
+    response
 }

@@ -286,6 +286,11 @@ fn rotated_key_ends_the_identities_it_verified() {
     );
     let expired = with_keys.recheck(&alice, at(NOW + 60)).unwrap_err();
     assert_eq!(expired, Refused::Jwt(JwtFault::Expired));
+    let narrower = POLICY.replace("[certificates]", "algorithms = ['EdDSA']\n[certificates]");
+    assert_eq!(
+        access(&narrower).recheck(&alice, at(NOW)).unwrap_err(),
+        Refused::Jwt(JwtFault::Algorithm)
+    );
     let keys = include_str!("../../tests/data/ed25519.jwks.json");
     let other = Access::parse("p", POLICY, |_| Ok(keys.to_owned()), |_| Ok(())).unwrap();
     assert_eq!(

@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use rcgen::{
@@ -75,15 +76,30 @@ impl Authority {
         self.sign(name, VALID, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// Signs a certificate for a client that is valid until a time.
+    pub(crate) fn client_until(&self, name: &str, until: SystemTime) -> Certificate {
+        self.sign_until(name, VALID.0, until, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     pub(crate) fn sign(
         &self,
         name: &str,
         (from, to): Years,
         usage: ExtendedKeyUsagePurpose,
     ) -> Certificate {
+        self.sign_until(name, from, date_time_ymd(to, 1, 1).into(), usage)
+    }
+
+    fn sign_until(
+        &self,
+        name: &str,
+        from: i32,
+        until: SystemTime,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Certificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(from, 1, 1);
-        params.not_after = date_time_ymd(to, 1, 1);
+        params.not_after = until.into();
         params.extended_key_usages = vec![usage];
         let serial = SerialNumber::from(NEXT_SERIAL.fetch_add(1, Ordering::Relaxed));
         params.serial_number = Some(serial.clone());

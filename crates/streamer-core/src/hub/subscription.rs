@@ -249,7 +249,11 @@ impl Subscription {
         };
         match before {
             _ if state.admits(document) => Effect::Change,
-            Before::Unknown => Effect::Left,
+            // In doubt, the peer is told; but of the one document that it asks for, and no other.
+            Before::Unknown => match state.filter.selection() {
+                Selection::Document(id) if *id != *document.event().document_id => Effect::Nothing,
+                _ => Effect::Left,
+            },
             Before::Document(before) if was_held(before) => Effect::Left,
             Before::Document(_) | Before::Nothing => Effect::Nothing,
         }

@@ -423,11 +423,14 @@ impl Subscriptions {
 
     /// Returns true if rights grant to each subscription of a stream what its peer has now.
     pub(super) fn grants_same(&self, stream: &Stream, rights: &dyn Rights) -> bool {
-        stream.subscriptions().all(|key| {
-            self.get(key).is_none_or(|subscription| {
-                let (database, collection) = (subscription.database(), subscription.collection());
-                self.grant(stream, database, collection) == rights.grant(database, collection)
-            })
+        // A stream has many subscriptions and few collections, and each comparison reads filters.
+        let collections: BTreeSet<_> = stream
+            .subscriptions()
+            .filter_map(|key| self.get(key))
+            .map(|subscription| (subscription.database(), subscription.collection()))
+            .collect();
+        collections.into_iter().all(|(database, collection)| {
+            self.grant(stream, database, collection) == rights.grant(database, collection)
         })
     }
 

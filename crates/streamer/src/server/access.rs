@@ -7,8 +7,9 @@ use std::{
 };
 
 use steadfast_access::{
-    Access, Action, Condition, Decision, Faults, Identity, Presented, Refused, Source,
+    Access, Action, Certificate, Condition, Decision, Faults, Identity, Presented, Refused, Source,
 };
+use steadfast_net::Peer;
 use steadfast_session::Time;
 use steadfast_streamer_core::filter::InvalidText;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
-    codegen::http::{HeaderMap, HeaderValue, header::AUTHORIZATION},
+    codegen::http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION},
 };
 use tracing::{info, warn};
 
@@ -54,8 +55,9 @@ pub(super) struct PolicyFile {
     current: watch::Sender<Arc<Access>>,
 }
 
-/// The time between two looks at the policy file. A change acts on open streams within a second.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two looks at the policy file. Two must find the same, and a change acts on open streams
+/// within a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Returns the policy file at a path, whose filters are read as those of subscriptions.
 #[must_use]
@@ -92,17 +94,29 @@ impl AccessControl {
         self.0.is_some()
     }
 
-    /// Returns the peer of a call, or `None` if everybody may do everything.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Option<KnownPeer>, Status> {
+    /// Returns the peer of a call, or `None` if everybody may do everything. The extensions are those of the
+    /// listener.
+    pub(super) fn identify(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Option<KnownPeer>, Status> {
+        if !self.is_restricted() {
+            return Ok(None);
+        }
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let authorization = values.next().map(HeaderValue::as_bytes);
         // Programs on the way may have looked at the other one.
-        if values.next().is_some() && self.is_restricted() {
+        if values.next().is_some() {
             return Err(refused(&Refused::Scheme));
         }
+        let peer = extensions.get::<Peer>();
+        let der = peer.and_then(|it| it.certificate.as_deref());
+        let certificate = der.map(Certificate::from_der).transpose();
+        let certificate = certificate.map_err(|fault| refused(&fault.into()))?;
         self.authenticate(Presented {
             authorization,
-            certificate: None,
+            certificate: certificate.as_ref(),
         })
     }
 
@@ -134,8 +148,12 @@ impl AccessControl {
     }
 
     /// Returns the rights of a call, or `None` if everybody may do everything.
-    pub(super) fn call_rights(&self, headers: &HeaderMap) -> Result<Option<CallRights>, Status> {
-        let peer = self.identify(headers)?;
+    pub(super) fn call_rights(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Option<CallRights>, Status> {
+        let peer = self.identify(headers, extensions)?;
         Ok(peer.zip(self.0.clone()).map(|(peer, current)| CallRights {
             current,
             peer,
@@ -201,7 +219,14 @@ impl CallRights {
         if !Arc::ptr_eq(&access, &self.peer.access) {
             self.publishes_to = None;
             let peer = self.peer.clone().recheck(&access);
-            self.peer = peer.map_err(|cause| refused(&cause))?;
+            let peer = peer.map_err(|cause| refused(&cause))?;
+            // The producer of the call belongs to the principal that opened it.
+            if peer.identity.principal() != self.peer.identity.principal() {
+                return Err(Status::unauthenticated(
+                    "the credentials are those of another principal now",
+                ));
+            }
+            self.peer = peer;
         }
         match self.peer.identity.expires_at() {
             Some(at) if remaining(at).is_zero() => Err(expired()),
@@ -247,14 +272,16 @@ impl CallRights {
                 None => std::future::pending().await,
             }
         };
+        tokio::pin!(expiry);
         tokio::select! {
             changed = self.current.changed() => match changed {
-                Ok(()) => self.update(),
-                // The server stops: nothing changes any more.
-                Err(_) => std::future::pending().await,
+                Ok(()) => return self.update(),
+                // The server stops: nothing changes any more, but time passes.
+                Err(_) => expiry.await,
             },
-            () = expiry => Err(expired()),
+            () = &mut expiry => {}
         }
+        Err(expired())
     }
 }
 
@@ -270,6 +297,7 @@ impl PolicyFile {
             mut source,
             current,
         } = self;
+        let mut has_panicked = false;
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -277,14 +305,24 @@ impl PolicyFile {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let polled = tokio::task::spawn_blocking(move || {
-                let read = source.poll();
-                (source, read)
+            // A copy, so that a panic leaves the source as it was.
+            let mut polled = source.clone();
+            let polling = tokio::task::spawn_blocking(move || {
+                let read = polled.poll();
+                (polled, read)
             });
-            let Ok((returned, read)) = polled.await else {
-                return;
+            let (polled, read) = match polling.await {
+                Ok(both) => both,
+                Err(error) => {
+                    if !std::mem::replace(&mut has_panicked, true) {
+                        let path = source.path().display();
+                        warn!(%path, %error, "reading the policy file panicked; it is tried again");
+                    }
+                    continue;
+                }
             };
-            source = returned;
+            has_panicked = false;
+            source = polled;
             let path = source.path().display();
             match read {
                 None => {}

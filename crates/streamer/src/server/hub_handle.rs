@@ -32,8 +32,8 @@ use crate::{
 pub(super) enum HubMessage {
     Opened(StreamId, StreamHandle),
     /// The peer of a stream has sent newer credentials.
-    Authorized(StreamId, KnownPeer),
-    /// The peer of a stream has sent credentials that are not valid, for this reason.
+    Authorized(StreamId, KnownPeer, BacklogShare),
+    /// The peer of a stream has sent credentials that are not valid, for this reason. Its last message.
     Revoked(StreamId, String),
     /// These rules are in force. Check the streams from this id on. At most one per change of the file.
     AccessChanged(Arc<Access>, StreamId),
@@ -217,22 +217,17 @@ impl StreamHandle {
     }
 }
 
-impl Received {
+impl BacklogShare {
     /// Adds a message of `weight` bytes to a stream's backlog. Returns `None` if it would exceed
     /// `limit`.
-    pub(super) fn new(
-        message: GatewayMessage,
-        weight: usize,
-        backlog: &Arc<AtomicUsize>,
-        limit: usize,
-    ) -> Option<Self> {
-        let share = BacklogShare {
+    pub(super) fn take(weight: usize, backlog: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let share = Self {
             weight,
             backlog: Arc::clone(backlog),
         };
         // Added first: a message that exceeds the limit takes its share back when it is dropped.
         let queued = backlog.fetch_add(weight, Ordering::AcqRel) + weight;
-        (queued <= limit).then_some(Self { message, share })
+        (queued <= limit).then_some(share)
     }
 }
 

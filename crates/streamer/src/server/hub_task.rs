@@ -200,7 +200,7 @@ impl HubTask {
                     self.authorize(stream, checked, false);
                 }
             }
-            HubMessage::Authorized(stream, known) => {
+            HubMessage::Authorized(stream, known, _share) => {
                 let checked = self.access.recheck(known);
                 self.authorize(stream, checked, true);
             }

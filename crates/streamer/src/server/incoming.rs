@@ -1,18 +1,22 @@
 //! The task that receives the messages of one stream.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
 use steadfast_net::ResponseQueue;
 use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::{
     access::AccessControl,
-    hub_handle::{HubHandle, HubMessage, Received},
+    hub_handle::{BacklogShare, HubHandle, HubMessage, Received},
     time_lookup::{Lookup, TimeLookup, time_of},
 };
 use crate::hub::StreamId;
@@ -20,6 +24,10 @@ use crate::hub::StreamId;
 /// The maximum size of the messages of one stream that the hub has not handled yet, in bytes. A peer
 /// that exceeds it sends faster than anything can be answered.
 const BACKLOG_BYTES: usize = 64 << 20;
+
+/// The minimum time between two messages with newer credentials on one stream. Each is verified, and its
+/// rights are compared for every collection of the stream.
+const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The weight of a message besides its encoded length.
 const OVERHEAD: usize = 128;
@@ -37,6 +45,7 @@ pub(super) async fn receive(
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     let mut lookup: Option<Lookup> = None;
+    let mut credentials_at: Option<Instant> = None;
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
@@ -60,18 +69,33 @@ pub(super) async fn receive(
         };
         match next {
             Some(Ok(message)) => {
-                if let Some(answer) = newer_credentials(stream, &message, &access) {
-                    hub.send(answer);
-                    continue;
-                }
                 let weight = message.encoded_len() + OVERHEAD;
-                let Some(received) = Received::new(message, weight, &backlog, BACKLOG_BYTES) else {
+                let Some(share) = BacklogShare::take(weight, &backlog, BACKLOG_BYTES) else {
                     // Without a flush: a peer that does not wait for responses may not read them
                     // either.
                     queue.end(None, backlog_exceeded(), false);
                     break;
                 };
-                hub.send(HubMessage::Received(stream, received));
+                let Some(Payload::Authenticate(newer)) =
+                    message.payload.as_ref().filter(|_| access.is_restricted())
+                else {
+                    hub.send(HubMessage::Received(stream, Received { message, share }));
+                    continue;
+                };
+                let now = Instant::now();
+                if credentials_at.is_some_and(|at| now < at + CREDENTIALS_INTERVAL) {
+                    queue.end(None, too_many_credentials(), false);
+                    break;
+                }
+                credentials_at = Some(now);
+                match access.reidentify(&newer.authorization) {
+                    Ok(Some(known)) => hub.send(HubMessage::Authorized(stream, known, share)),
+                    Ok(None) => {}
+                    Err(status) => {
+                        hub.send(HubMessage::Revoked(stream, status.message().to_owned()));
+                        break;
+                    }
+                }
             }
             Some(Err(status)) => {
                 // The queue first, so that the status is set before the hub hears of the end.
@@ -85,19 +109,10 @@ pub(super) async fn receive(
     hub.send(HubMessage::Ended(stream));
 }
 
-/// Returns what newer credentials in a message mean; `None` if there are none, or nothing is restricted.
-fn newer_credentials(
-    stream: StreamId,
-    message: &GatewayMessage,
-    access: &AccessControl,
-) -> Option<HubMessage> {
-    let Some(Payload::Authenticate(newer)) = &message.payload else {
-        return None;
-    };
-    match access.reidentify(&newer.authorization) {
-        Ok(known) => known.map(|known| HubMessage::Authorized(stream, known)),
-        Err(status) => Some(HubMessage::Revoked(stream, status.message().to_owned())),
-    }
+fn too_many_credentials() -> Status {
+    Status::resource_exhausted(format!(
+        "newer credentials are accepted once in {CREDENTIALS_INTERVAL:?}; send them shortly before the older expire"
+    ))
 }
 
 fn backlog_exceeded() -> Status {

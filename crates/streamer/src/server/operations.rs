@@ -6,6 +6,8 @@
 //! /livez     200 until the hub or the log has failed
 //! /readyz    200 while the server takes subscriptions and entries; otherwise the reason
 //! ```
+//!
+//! With a policy, figures are for administrators, and so are the reasons: others learn the state alone.
 
 mod figures;
 mod metrics;
@@ -21,7 +23,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{RawQuery, Request, State as Shared},
+    extract::{Extension, RawQuery, Request, State as Shared},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -43,8 +45,11 @@ pub use self::report::{
     SlowStream, SlowSubscription,
 };
 use super::{
-    PullerStatus, Server, access::AccessControl, hub_handle::HubHandle,
-    publish_service::PublishCounters, puller_intake::IntakeHandle,
+    PullerStatus, Server,
+    access::{AccessControl, KnownPeer},
+    hub_handle::HubHandle,
+    publish_service::PublishCounters,
+    puller_intake::IntakeHandle,
 };
 use crate::{
     Bounds, Epoch,
@@ -251,7 +256,7 @@ impl State {
 
     async fn gather(&self) -> Result<Arc<Gathered>, Response> {
         let sources = self.sources().clone();
-        let sources = sources.ok_or_else(|| Unready::Starting.respond())?;
+        let sources = sources.ok_or_else(|| Unready::Starting.respond(true))?;
         let gathering = async {
             let mut last = self.gathered.lock().await;
             if let Some(last) = &*last
@@ -266,7 +271,7 @@ impl State {
         match timeout(GATHER_TIMEOUT, gathering).await {
             Ok(Some(gathered)) => Ok(gathered),
             Ok(None) => {
-                Err(Unready::Failed("the hub of the server has stopped".to_owned()).respond())
+                Err(Unready::Failed("the hub of the server has stopped".to_owned()).respond(true))
             }
             Err(_) => {
                 let text = format!("the hub did not answer within {GATHER_TIMEOUT:?}\n");
@@ -342,13 +347,23 @@ impl Sources {
 }
 
 impl Unready {
-    fn respond(&self) -> Response {
-        let text = match self {
-            Self::Starting => "starting: the log is being opened",
-            Self::Draining => "draining: the server stops",
-            Self::Failed(why) => &format!("failed: {why}; restart the server"),
+    /// Returns the response, without the reason for those who may not see it.
+    fn respond(&self, tells: bool) -> Response {
+        let (state, reason) = match self {
+            Self::Starting => ("starting", "the log is being opened"),
+            Self::Draining => ("draining", "the server stops"),
+            Self::Failed(why) => ("failed", &*format!("{why}; restart the server")),
         };
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n")).into_response()
+        let reason = if tells {
+            format!(": {reason}")
+        } else {
+            String::new()
+        };
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{state}{reason}\n"),
+        )
+            .into_response()
     }
 }
 
@@ -375,22 +390,29 @@ async fn refuse_parameters(RawQuery(query): RawQuery, request: Request, next: Ne
     }
 }
 
+/// Whether the reasons of a state may be told, as an extension of requests that need no credentials.
+#[derive(Clone, Copy, Debug)]
+struct MaySeeReasons(bool);
+
 /// Refuses the figures to everybody who is no administrator. Probes of an orchestrator have no
 /// credentials, and learn no more than whether the server works.
 async fn require_admin(
     Shared(state): Shared<Arc<State>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let is_open = matches!(request.uri().path(), "/" | "/livez" | "/readyz");
     let access = state.sources().as_ref().map(|it| it.access.clone());
-    let (false, Some(access)) = (is_open, access) else {
+    let known = access.map_or(Ok(None), |access| {
+        access.identify(request.headers(), request.extensions())
+    });
+    let is_admin = matches!(&known, Ok(peer) if peer.as_ref().is_none_or(KnownPeer::is_admin));
+    if is_open || is_admin {
+        request.extensions_mut().insert(MaySeeReasons(is_admin));
         return next.run(request).await;
-    };
-    match access.identify(request.headers()) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(peer)) if peer.is_admin() => next.run(request).await,
-        Ok(Some(_)) => {
+    }
+    match known {
+        Ok(_) => {
             let text = "only an administrator may see this page\n";
             (StatusCode::FORBIDDEN, text).into_response()
         }
@@ -417,20 +439,31 @@ async fn status(Shared(state): Shared<Arc<State>>) -> Result<Response, Response>
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-async fn livez(Shared(state): Shared<Arc<State>>) -> Response {
+async fn livez(
+    Shared(state): Shared<Arc<State>>,
+    Extension(MaySeeReasons(tells)): Extension<MaySeeReasons>,
+) -> Response {
     match state.ready() {
         // A restart during a start or a drain would only take longer.
         Ok(_) | Err(Unready::Starting | Unready::Draining) => "alive\n".into_response(),
-        Err(failed @ Unready::Failed(_)) => failed.respond(),
+        Err(failed @ Unready::Failed(_)) => failed.respond(tells),
     }
 }
 
-async fn readyz(Shared(state): Shared<Arc<State>>) -> Response {
+async fn readyz(
+    Shared(state): Shared<Arc<State>>,
+    Extension(MaySeeReasons(tells)): Extension<MaySeeReasons>,
+) -> Response {
     match state.ready() {
         Ok(sources) => {
-            let lines = sources.problems().into_iter().map(|it| it + "\n");
+            let problems = if tells {
+                sources.problems()
+            } else {
+                Vec::new()
+            };
+            let lines = problems.into_iter().map(|it| it + "\n");
             format!("ready\n{}", lines.collect::<String>()).into_response()
         }
-        Err(unready) => unready.respond(),
+        Err(unready) => unready.respond(tells),
     }
 }

@@ -141,7 +141,7 @@ impl PublisherService for PublishService {
             return Err(stopping());
         }
         let headers = request.metadata().clone().into_headers();
-        let rights = self.access.call_rights(&headers)?;
+        let rights = self.access.call_rights(&headers, request.extensions())?;
         let mut followed = rights.clone();
         let (sender, responses) = mpsc::channel(RESPONSES);
         let stream = PublisherStream {
@@ -224,6 +224,12 @@ impl PublisherStream {
             return Err(Status::invalid_argument(format!(
                 "producer_id has {length} bytes, it must have 1 to {PRODUCER_BYTES}"
             )));
+        }
+        // On a server with a policy, one of them separates the principal from the id.
+        if hello.producer_id.contains(char::is_control) {
+            return Err(Status::invalid_argument(
+                "producer_id has control characters; choose one without",
+            ));
         }
         if hello.producer_id.starts_with(RESERVED_PREFIX) {
             return Err(Status::invalid_argument(format!(

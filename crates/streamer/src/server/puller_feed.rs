@@ -125,7 +125,7 @@ impl PullerService for PullerFeed {
             return Err(stopping());
         }
         let headers = request.metadata().clone().into_headers();
-        let rights = self.access.call_rights(&headers)?;
+        let rights = self.access.call_rights(&headers, request.extensions())?;
         if let Some(rights) = &rights {
             rights.check_admin()?;
         }

@@ -128,7 +128,10 @@ impl Service<http::Request<Body>> for StreamService {
         if let Err(status) = check_encoding(request.headers()) {
             return ready(Ok(status.into_http()));
         }
-        let known = match self.access.identify(request.headers()) {
+        let known = match self
+            .access
+            .identify(request.headers(), request.extensions())
+        {
             Ok(known) => known,
             Err(status) => return ready(Ok(status.into_http())),
         };

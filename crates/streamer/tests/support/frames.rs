@@ -11,7 +11,12 @@ use steadfast_wire::streamer::{
     GatewayMessage, StreamerMessage, gateway_message::Payload as Request,
     streamer_message::Payload as Response,
 };
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tonic::Status;
 
 use super::soon;
 
@@ -26,6 +31,14 @@ impl Frames {
     pub async fn open(server: SocketAddr) -> Self {
         let socket = TcpStream::connect(server).await.unwrap();
         socket.set_nodelay(true).unwrap();
+        Self::over(socket, server).await.unwrap()
+    }
+
+    /// Opens a stream on a connection, and returns its status if the server refuses it.
+    pub async fn over(
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        server: SocketAddr,
+    ) -> Result<Self, Status> {
         let handshake = client::Builder::new()
             .initial_window_size(64 << 10)
             .initial_connection_window_size(8 << 20)
@@ -42,12 +55,15 @@ impl Frames {
         let (response, requests) = client
             .send_request(request.body(()).unwrap(), false)
             .unwrap();
-        let body = soon(response).await.unwrap().into_body();
-        Self {
-            requests,
-            body,
-            read: BytesMut::new(),
-            connection,
+        let (head, body) = soon(response).await.unwrap().into_parts();
+        match Status::from_header_map(&head.headers) {
+            Some(refused) => Err(refused),
+            None => Ok(Self {
+                requests,
+                body,
+                read: BytesMut::new(),
+                connection,
+            }),
         }
     }
 
@@ -80,6 +96,16 @@ impl Frames {
             flow.release_capacity(data.len()).unwrap();
             self.read.extend_from_slice(&data);
         }
+    }
+
+    /// Reads to the end of the stream, and returns its status.
+    pub async fn end(mut self) -> Status {
+        while let Some(data) = soon(self.body.data()).await {
+            let length = data.unwrap().len();
+            self.body.flow_control().release_capacity(length).unwrap();
+        }
+        let trailers = soon(self.body.trailers()).await.unwrap().unwrap();
+        Status::from_header_map(&trailers).unwrap()
     }
 
     pub fn is_connected(&self) -> bool {

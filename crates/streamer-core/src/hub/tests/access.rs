@@ -194,6 +194,23 @@ fn document_out_of_sight_leaves_without_its_data() {
 }
 
 #[test]
+fn in_doubt_only_the_selected_document_leaves() {
+    let mut server = restricted();
+    server.reads_previous = false;
+    let stream = known(&mut server, "alice", hello("s", 1), any(&["n < 5"]));
+    server.subscribe(stream, want("s", "rooms").document("r").left());
+    for (document, n) in [("hidden", 50), ("r", 50), ("hidden", 51), ("r", 51)] {
+        server.commit("rooms", document, n);
+    }
+    server.run_until_idle();
+    let seen = server.deliveries(stream).into_iter();
+    let seen: Vec<_> = seen
+        .map(|it| (it.left, it.event.unwrap().document_id))
+        .collect();
+    assert_eq!(seen, [(true, "r".to_owned())]);
+}
+
+#[test]
 fn session_belongs_to_its_principal_and_its_secret() {
     let mut server = restricted();
     let with = |secret: &'static [u8], attempt| Hello {
