@@ -13,8 +13,8 @@ use crate::{
     token::{self, StaticToken},
 };
 
-/// Who is known, and what they may do: the contents of a policy file. It never changes; another version of
-/// the file is another value.
+/// The contents of a policy file: the credentials it knows, and the rights it grants. It never changes;
+/// another version of the file is another value.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub(crate) tokens: Vec<StaticToken>,
@@ -23,7 +23,7 @@ pub struct Access {
     pub(crate) policy: Policy,
 }
 
-/// How certificates name their holders.
+/// The rules by which certificates name their holders.
 #[derive(Clone, Debug)]
 pub(crate) struct CertificateRules {
     pub(crate) names: Vec<CertificateName>,

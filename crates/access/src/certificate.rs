@@ -21,7 +21,7 @@ pub enum CertificateName {
     CommonName,
 }
 
-/// What a client certificate says of its holder. The TLS library has verified its chain and its key.
+/// The content of a client certificate that concerns its holder. The TLS library has verified its chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The URIs among the alternative names.

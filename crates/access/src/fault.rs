@@ -17,7 +17,7 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// What is wrong at a place of a policy file.
+/// The kind of a fault at a place of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -40,7 +40,7 @@ pub enum FaultKind {
     Value {
         /// The key.
         key: String,
-        /// What it must be.
+        /// The expected form.
         wanted: String,
     },
     /// The text is not a pattern.

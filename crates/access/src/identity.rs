@@ -1,4 +1,4 @@
-//! Who a peer is.
+//! The identity of a peer.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -31,7 +31,7 @@ pub enum Method {
     Anonymous,
 }
 
-/// What makes an identity valid for as long as the configuration has it.
+/// The credential that made an identity valid. It stays valid for as long as the configuration accepts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
     Anonymous,

@@ -1,6 +1,6 @@
 //! JSON Web Tokens (RFC 7515, RFC 7519), read strictly.
 //!
-//! What a token may not have is refused, not skipped: header parameters that name a key or must be
+//! Forbidden parts of a token are refused, not skipped: header parameters that name a key or must be
 //! understood, fields that occur twice, numbers that are not whole, and padding.
 
 mod keys;
@@ -15,7 +15,7 @@ pub(crate) use self::keys::Keys;
 pub use self::keys::{Algorithm, KeyFault};
 use self::object::StrictObject;
 
-/// What a policy demands of JWTs.
+/// The demands of a policy on JWTs.
 #[derive(Clone, Debug)]
 pub(crate) struct JwtRules {
     pub(crate) keys: Keys,

@@ -1,4 +1,4 @@
-//! What identities may do.
+//! The rights of identities.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub enum Action {
     Admin,
 }
 
-/// What a policy says to an action.
+/// The answer of a policy to a request for an action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// No grant allows it.
@@ -42,7 +42,7 @@ pub(crate) struct Grant {
     pub(crate) filter: Option<FilterTemplate>,
 }
 
-/// Who has roles.
+/// A group of peers that has roles.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) roles: Vec<Arc<str>>,

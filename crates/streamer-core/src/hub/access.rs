@@ -1,4 +1,4 @@
-//! What the peer of a stream may do.
+//! The rights of the peer of a stream.
 //!
 //! A hub that is [restricted](super::Hub::restricted) serves nothing to a stream before it was told what its
 //! peer may do. Whether a subscription is granted is decided when it is requested. When the rights of a peer
@@ -17,7 +17,7 @@ pub trait Rights: fmt::Debug + Send + Sync {
     fn grant(&self, database: &str, collection: &str) -> Grant;
 }
 
-/// What of a collection a peer may see.
+/// The part of a collection that a peer may see.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grant {
     /// Nothing, whether the collection exists or not.
@@ -42,7 +42,7 @@ pub struct StreamAccess {
 /// The filter of a subscription, as far as its peer may see the documents.
 #[derive(Debug)]
 pub(super) struct Granted {
-    /// What the matcher looks for.
+    /// The filter that the matcher uses.
     pub(super) filter: Filter,
     /// Filters that are evaluated for what it has found: at least one must hold.
     pub(super) also: Option<Arc<[Filter]>>,

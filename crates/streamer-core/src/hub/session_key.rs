@@ -1,10 +1,10 @@
-//! What a newer attempt must know to take over a session.
+//! The knowledge that a newer attempt needs to take over a session.
 
 use steadfast_wire::streamer::Hello;
 
 /// The identity of a session: its id, its principal, and the secret of its client.
 ///
-/// Whoever knows the id alone names another session, which nobody else has. The parts are hashed, so that
+/// A client that knows the id alone names another session, which nobody else has. The parts are hashed, so that
 /// a comparison tells nothing of them and every key is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SessionKey([u8; 32]);

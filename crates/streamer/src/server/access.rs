@@ -1,4 +1,4 @@
-//! Who peers are and what they may do, by the policy file of the server.
+//! The identities and rights of peers, by the policy file of the server.
 
 use std::{
     path::Path,
@@ -354,4 +354,60 @@ fn remaining(until: SystemTime) -> Duration {
     until
         .duration_since(SystemTime::now())
         .unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn credentials_expire_also_when_nobody_follows_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let token = steadfast_access::NewToken::generate().unwrap();
+        let until = jiff::Timestamp::now() + Duration::from_secs(1);
+        let entry = format!("{}\nexpires = {until}\n", token.entry("feeder"));
+        std::fs::write(&path, entry).unwrap();
+        let (control, file) = AccessControl::load(Some(&path)).unwrap();
+        let mut headers = HeaderMap::new();
+        let value = format!("Bearer {}", token.reveal());
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        let rights = control.call_rights(&headers, &Extensions::new()).unwrap();
+        drop(file);
+        let mut rights = rights.unwrap();
+        let changed = tokio::time::timeout(Duration::from_secs(60), rights.changed());
+        let status = changed.await.unwrap().unwrap_err();
+        assert_eq!(status.message(), "the credentials have expired");
+    }
+
+    #[tokio::test]
+    async fn panic_while_reading_does_not_end_following() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        std::fs::write(&path, "").unwrap();
+        let understands = |condition: &Condition| {
+            assert!(!condition.text.starts_with("panic"), "as the test wants");
+            Ok(())
+        };
+        let (current, mut receiver) = watch::channel(Arc::new(Access::default()));
+        let source = Source::new(&path, understands);
+        let stop = CancellationToken::new();
+        let file = PolicyFile { source, current };
+        let following = tokio::spawn(file.follow(|_| {}, stop.clone()));
+        let grant = |field: &str| {
+            format!(
+                "[[grants]]\nrole = 'a'\ndatabases = ['a']\ncollections = ['a']\n\
+                 actions = ['subscribe']\nfilter = ['{field} == 1']\n"
+            )
+        };
+        std::fs::write(&path, grant("panic")).unwrap();
+        sleep(4 * POLL_INTERVAL).await;
+        assert!(!following.is_finished());
+        receiver.mark_unchanged();
+        std::fs::write(&path, grant("n")).unwrap();
+        let changed = tokio::time::timeout(Duration::from_secs(60), receiver.changed());
+        changed.await.unwrap().unwrap();
+        stop.cancel();
+        following.await.unwrap();
+    }
 }

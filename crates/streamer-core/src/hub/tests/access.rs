@@ -1,6 +1,12 @@
 //! Rights: what a stream may see, for how long, and who may take over what.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::Config};
@@ -191,6 +197,39 @@ fn document_out_of_sight_leaves_without_its_data() {
         let visible = Bytes::from_static(b"{\"n\":4}");
         assert_eq!(seen, [(2, false, visible), (3, true, Bytes::new())]);
     }
+}
+
+/// Rights that count the questions.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+impl Rights for Counting {
+    fn grant(&self, _: &str, _: &str) -> Grant {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Grant::Everything
+    }
+}
+
+#[test]
+fn newer_rights_are_compared_once_per_collection() {
+    let mut server = restricted();
+    let stream = known(&mut server, "alice", hello("s", 1), Grant::Everything);
+    for id in ["a", "b", "c", "d"] {
+        assert!(server.subscribe(stream, want(id, "rooms")).success);
+    }
+    let rights = Arc::new(Counting::default());
+    let access = StreamAccess {
+        owner: "alice".into(),
+        rights: Arc::clone(&rights) as Arc<dyn Rights>,
+        expires_at: None,
+    };
+    server.step(Input::Authorized {
+        stream,
+        access,
+        answers: false,
+    });
+    assert_eq!(rights.0.load(Ordering::Relaxed), 1);
+    assert!(server.subscribe(stream, want("e", "rooms")).success);
 }
 
 #[test]
