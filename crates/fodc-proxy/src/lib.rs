@@ -144,6 +144,7 @@ impl Proxy {
             max_connections: config.max_http_connections,
             // Half, so that one client does not keep all others out.
             max_client_connections: config.max_http_connections.div_ceil(2),
+            for_operations: true,
             unfinished: UnfinishedLimits::default(),
             refusals: state.http_refused.clone(),
             write_timeout: Some(config.http_write_timeout),

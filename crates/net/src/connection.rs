@@ -143,8 +143,7 @@ impl Requests {
 
     /// Resolves when the time for the first request is over without one.
     async fn first_missed(&self) {
-        let permit = &self.permit;
-        sleep_until(permit.accepted + permit.limits.first_request_timeout).await;
+        sleep_until(self.permit.first_request_deadline()).await;
         if self.begun.load(SeqCst) > 0 {
             std::future::pending::<()>().await;
         }
@@ -320,7 +319,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ClientKey, KeyedPermits, Refusals, UnfinishedLimits, permit::SharedLimits,
+        ClientKey, KeyedPermits, Refusals, UnfinishedLimits, descriptors, permit::SharedLimits,
         unfinished::UnfinishedMessages,
     };
 
@@ -329,10 +328,10 @@ mod tests {
         let unfinished = UnfinishedMessages::new(UnfinishedLimits::default(), refusals.clone());
         let limits = SharedLimits::new(refusals, FLUSH_TIMEOUT, unfinished, None);
         let client = ClientKey::V6(1);
-        let permits = Arc::new(Semaphore::new(2));
-        let permit = || Arc::clone(&permits).try_acquire_owned().unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let descriptor = descriptors::try_acquire(&client, false).unwrap();
         let of_client = KeyedPermits::new(1).try_acquire(client.clone()).unwrap();
-        ConnectionPermit::new(client, &limits, (permit(), permit(), of_client))
+        ConnectionPermit::new(client, &limits, (permit, descriptor, of_client))
     }
 
     #[tokio::test(start_paused = true)]

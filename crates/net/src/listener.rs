@@ -25,7 +25,8 @@ pub struct ListenerOptions {
     /// The number of connections that may be open at once.
     pub max_connections: usize,
     /// The number of connections that one address, or one /64 network of IPv6, may have open.
-    /// Further ones are closed at once.
+    /// Further ones are closed at once. On all listeners of the process together it has at most half of
+    /// the descriptors, whatever this number.
     pub max_client_connections: usize,
     /// The fate of a connection beyond `max_connections`.
     pub at_limit: AtLimit,
@@ -41,11 +42,14 @@ pub struct ListenerOptions {
     pub request_rate: Option<RequestRate>,
     /// Limits on messages that peers have begun and not finished.
     pub unfinished: UnfinishedLimits,
+    /// Whether the listener is for operators and their probes: it may use some of the descriptors that
+    /// are kept back from others.
+    pub for_operations: bool,
     /// Counts what is refused.
     pub refusals: Refusals,
     /// TLS, or the permission to do without where other machines can connect.
     pub security: Security,
-    /// The protocol that is served, which clients with TLS have to offer.
+    /// The protocol that is served, which clients that use ALPN must offer.
     pub protocol: Protocol,
 }
 
@@ -66,7 +70,6 @@ pub struct Listener {
     options: ListenerOptions,
     tasks: Tasks,
     permits: Arc<Semaphore>,
-    descriptors: Arc<Semaphore>,
     client_permits: Arc<KeyedPermits>,
     limits: Arc<SharedLimits>,
     failures: LogLimiter,
@@ -100,6 +103,7 @@ impl Default for ListenerOptions {
             first_request_timeout: Duration::from_secs(10),
             request_rate: Some(RequestRate::default()),
             unfinished: UnfinishedLimits::default(),
+            for_operations: false,
             refusals: Refusals::default(),
             security: Security::default(),
             protocol: Protocol::Http2,
@@ -123,7 +127,6 @@ impl Listener {
         let refusals = options.refusals.clone();
         let unfinished = UnfinishedMessages::new(options.unfinished, refusals.clone());
         Ok(Self {
-            descriptors: descriptors::permits(),
             client_permits: KeyedPermits::new(options.max_client_connections),
             limits: SharedLimits::new(
                 refusals,
@@ -249,9 +252,9 @@ impl Listener {
         let of_client = self.client_permits.try_acquire(client.clone());
         // To close a connection, one has to accept it: that permit is taken afterwards.
         let permit = permit.or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok());
-        let descriptor = Arc::clone(&self.descriptors).try_acquire_owned().ok();
+        let descriptor = descriptors::try_acquire(&client, self.options.for_operations);
         let (refusal, limit) = match (permit, of_client, descriptor) {
-            (Some(permit), Some(of_client), Some(descriptor)) => {
+            (Some(permit), Some(of_client), Ok(descriptor)) => {
                 let permits = (permit, descriptor, of_client);
                 return Some(ConnectionPermit::new(client, &self.limits, permits));
             }
@@ -260,7 +263,7 @@ impl Listener {
                 Refusal::ClientConnections,
                 self.options.max_client_connections,
             ),
-            (_, _, None) => (Refusal::Descriptors, descriptors::usable()),
+            (_, _, Err(reached)) => reached,
         };
         self.limits.refusals.count(refusal);
         if let Some(times) = self.refusals.count(Instant::now()) {

@@ -11,7 +11,8 @@ use std::{
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
-    ClientKey, Refusals, RequestRates, client_key::KeyedPermit, unfinished::UnfinishedMessages,
+    ClientKey, Refusals, RequestRates, client_key::KeyedPermit, descriptors::Descriptor,
+    unfinished::UnfinishedMessages,
 };
 
 /// What the connections of one listener share.
@@ -34,7 +35,7 @@ pub(crate) struct ConnectionPermit {
     pub(crate) write_waits: Arc<AtomicBool>,
     pub(crate) limits: Arc<SharedLimits>,
     _connection: OwnedSemaphorePermit,
-    _descriptor: OwnedSemaphorePermit,
+    _descriptor: Descriptor,
     _of_client: KeyedPermit,
 }
 
@@ -59,11 +60,7 @@ impl ConnectionPermit {
     pub(crate) fn new(
         client: ClientKey,
         limits: &Arc<SharedLimits>,
-        (connection, descriptor, of_client): (
-            OwnedSemaphorePermit,
-            OwnedSemaphorePermit,
-            KeyedPermit,
-        ),
+        (connection, descriptor, of_client): (OwnedSemaphorePermit, Descriptor, KeyedPermit),
     ) -> Arc<Self> {
         Arc::new(Self {
             id: limits.next_id.fetch_add(1, Relaxed),
@@ -75,6 +72,11 @@ impl ConnectionPermit {
             _descriptor: descriptor,
             _of_client: of_client,
         })
+    }
+
+    /// Returns the time until which the first request must be complete.
+    pub(crate) fn first_request_deadline(&self) -> Instant {
+        self.accepted + self.limits.first_request_timeout
     }
 
     /// Counts a request. Returns the time after which the client may send one if it must not now.

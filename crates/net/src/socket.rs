@@ -84,7 +84,9 @@ impl Socket {
         let Stream::Plain { io, .. } = self.stream else {
             unreachable!("a connection has one handshake");
         };
-        let stream = tls.accept(protocol, io, self.peer.address).await?;
+        let deadline = self.permit.first_request_deadline();
+        let accepting = tls.accept(protocol, io, self.peer.address, deadline);
+        let stream = accepting.await?;
         let chain = stream.get_ref().1.peer_certificates();
         let certificate = chain.and_then(|chain| chain.first());
         Some(Self {

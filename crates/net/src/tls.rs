@@ -76,7 +76,8 @@ impl Tls {
     /// The usual limit on the time of a handshake.
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Reads the files. A handshake that takes longer than `handshake_timeout` is ended.
+    /// Reads the files. A handshake that takes longer than `handshake_timeout`, or than the listener's
+    /// time to the first request, is ended.
     ///
     /// # Errors
     ///
@@ -154,17 +155,19 @@ impl Tls {
         expires.into_iter().chain(others).chain(failures)
     }
 
-    /// Does the handshake of a server. Returns `None` if it fails, which is counted and logged.
+    /// Does the handshake of a server, until `latest` at most. Returns `None` if it fails, which is counted
+    /// and logged.
     pub(crate) async fn accept<S>(
         &self,
         protocol: Protocol,
         stream: S,
         peer: Option<SocketAddr>,
+        latest: Instant,
     ) -> Option<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let deadline = Instant::now() + self.shared.handshake_timeout;
+        let deadline = latest.min(Instant::now() + self.shared.handshake_timeout);
         let handshake = async {
             let config = self.shared.files.config(protocol).await;
             let accepting = TlsAcceptor::from(config).accept(stream);

@@ -12,7 +12,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::{Request, Response, service::service_fn};
@@ -21,10 +21,11 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use steadfast::tls::{TlsOptions, TlsStream};
 use steadfast_net::{
     ClientAuth, HandshakeFailure as Failure, Listener, ListenerOptions, Peer, PlaintextExposed,
-    Protocol, RequestBody, Security, ServerTlsOptions, Socket, Tasks, Tls, TlsError, http1,
+    Protocol, Refusal, RequestBody, Security, ServerTlsOptions, Socket, Tasks, Tls, TlsError,
+    http1,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -386,6 +387,41 @@ async fn draining_ends_handshakes_under_way() {
     let drained = timeout(Duration::from_secs(4), echo.tasks.drain(SOON)).await;
     drained.expect("no wait for the handshake, whose deadline is after 5 s");
     assert_eq!(silent.read(&mut [0]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn silence_before_and_after_the_handshake_ends_in_time() {
+    let (_, files, tls) = usual(ClientAuth::None);
+    let tasks = Tasks::new();
+    let mut options = options(Some(&tls), Protocol::Http1);
+    // Shorter than the time of a handshake.
+    options.first_request_timeout = Duration::from_secs(1);
+    let listener = listener(options, &tasks).await.unwrap();
+    let (address, scope) = (listener.address(), tasks.clone());
+    let refusals = listener.connections();
+    tasks.spawn(listener.serve(move |socket| {
+        let service = service_fn(|_: Request<RequestBody>| async {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        });
+        http1::serve(socket, service, SOON, &scope)
+    }));
+    let started = Instant::now();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    // Half of a hello.
+    silent.write_all(&client_hello([3, 3])[..20]).await.unwrap();
+    let client = files.options().load(&[b"http/1.1"]).unwrap();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let mut greeted = client.connect(NAME, tcp).await.unwrap();
+    for silent in [&mut silent as &mut (dyn AsyncRead + Unpin), &mut greeted] {
+        let ended = timeout(SOON, silent.read(&mut [0])).await;
+        // Without a close-notify it is an error.
+        assert_eq!(ended.expect("an end in time").unwrap_or(0), 0);
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+    assert_eq!(failures(&tls, Failure::Timeout), 1);
+    assert_eq!(refusals.refusals().of(Refusal::Silent), 1);
+    tasks.cut();
 }
 
 #[tokio::test]

@@ -7,14 +7,14 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
     fodc::{self, Exporter},
     frames::{PREFACE, greeting},
-    process::{LIMIT, Server, Subscription, next, publish, steadfast, words},
+    process::{LIMIT, Server, Subscription, next, publish, run, steadfast, words},
 };
 
 /// The deadline for the first request, and what a busy machine adds to it.
@@ -46,6 +46,16 @@ async fn silence_on_every_listener_ends_within_ten_seconds() {
     let proxy = fodc::start(&words(proxy)).await;
     let exporter = Exporter::with(String::new()).await;
     let agent = fodc::agent(exporter.port, record.path(), &[]).await;
+    let (certificates, secure_data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let out = certificates.path().to_str().unwrap();
+    run(&words(&format!("cert dev --out {out}")), None).await;
+    let tls = format!("--tls-cert {out}/server.pem --tls-key {out}/server.key");
+    let flags = format!("--listen 127.0.0.1:0 --operations 127.0.0.1:0 {tls}");
+    let mut secure = Server::start_with(secure_data.path(), &words(&flags)).await;
+    let secure_operations = next(&mut secure.out).await.unwrap();
+    let secure_operations = secure_operations.strip_prefix("operations ").unwrap();
+    // Nothing, and the head of a hello that never ends.
+    let hello = [Vec::new(), vec![22, 3, 1, 1, 0, 1]];
     let http2 = [
         Vec::new(),
         PREFACE[..12].to_vec(),
@@ -60,6 +70,8 @@ async fn silence_on_every_listener_ends_within_ten_seconds() {
         (proxy.addresses[1], &http1),
         (operations.parse().unwrap(), &http1),
         (agent.addresses[0], &http1),
+        (secure.addr, &hello),
+        (secure_operations.parse().unwrap(), &hello),
     ] {
         for begun in all {
             let closing = tokio::spawn(closed(address, begun.clone()));
@@ -134,7 +146,7 @@ async fn server_with_few_descriptors(data: &Path, log: &Path) -> Server {
         .arg("ulimit -n 64; exec \"$0\" \"$@\" 2>\"$LOG\"")
         .arg(binary)
         .args(words(
-            "streamer serve --listen 127.0.0.1:0 --operations off",
+            "streamer serve --listen 127.0.0.1:0 --operations 127.0.0.1:0",
         ))
         .arg("--data")
         .arg(data)
@@ -149,7 +161,10 @@ async fn server_with_few_descriptors(data: &Path, log: &Path) -> Server {
 async fn server_without_descriptors_serves_whom_it_has_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("stderr");
-    let server = server_with_few_descriptors(&directory.path().join("data"), &log).await;
+    let mut server = server_with_few_descriptors(&directory.path().join("data"), &log).await;
+    let operations = next(&mut server.out).await.unwrap();
+    let operations = operations.strip_prefix("operations ").unwrap();
+    let operations = operations.parse().unwrap();
     let peer = format!("--addr {} -d db -c c", server.addr);
     let mut subscription = Subscription::start(&words(&format!("streamer subscribe {peer}"))).await;
     let mut publisher = steadfast(&words(&format!("streamer publish {peer}")))
@@ -162,8 +177,12 @@ async fn server_without_descriptors_serves_whom_it_has_and_recovers() {
     assert!(line.contains("before"), "{line}");
 
     let mut held = Vec::new();
-    for _ in 0..200 {
-        held.push(TcpStream::connect(server.addr).await.unwrap());
+    for number in 0..200 {
+        // Several clients, each of which has fewer than one may have.
+        let client = TcpSocket::new_v4().unwrap();
+        let address = [127, 0, 0, 2 + number % 4];
+        client.bind((address, 0).into()).unwrap();
+        held.push(client.connect(server.addr).await.unwrap());
     }
     let id = server.child.id().unwrap();
     let (before, measured) = (processor_time(id), Instant::now());
@@ -173,6 +192,11 @@ async fn server_without_descriptors_serves_whom_it_has_and_recovers() {
     lines.write_all(b"{\"id\":\"meanwhile\"}\n").await.unwrap();
     let line = next(&mut subscription.out).await.unwrap();
     assert!(line.contains("meanwhile"), "{line}");
+    assert_eq!(fodc::fetch(operations, "/livez").await, "alive\n");
+    let page = fodc::fetch(operations, "/metrics").await;
+    let name = "steadfast_streamer_refused_total{reason=\"descriptors\"} ";
+    let refused = page.lines().find_map(|line| line.strip_prefix(name));
+    assert!(refused.unwrap().parse::<u64>().unwrap() > 100, "{page}");
 
     drop(held);
     let recovered = Instant::now();

@@ -24,16 +24,24 @@ async fn handshake_that_stalls_ends_at_its_deadline() {
         client_auth: ClientAuth::None,
     };
     let tls = Tls::load(&options, Tls::HANDSHAKE_TIMEOUT).unwrap();
-    // Nothing, half of the head of a record, and a record that never ends.
-    for (stalled, sent) in [&b""[..], &[22, 3], &[22, 3, 1, 1, 0, 1]]
-        .into_iter()
-        .enumerate()
+    let (own, request) = (Tls::HANDSHAKE_TIMEOUT, Duration::from_secs(4));
+    // Nothing, half of the head of a record, and a record that never ends; and the time to the first
+    // request, when it is longer and when it is shorter.
+    for (stalled, (sent, latest, expected)) in [
+        (&b""[..], 2 * own, own),
+        (&[22, 3], 2 * own, own),
+        (&[22, 3, 1, 1, 0, 1], 2 * own, own),
+        (&[22, 3, 1, 1, 0, 1], request, request),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let (mut client, server) = duplex(1_000);
         client.write_all(sent).await.unwrap();
         let started = Instant::now();
-        assert!(tls.accept(Protocol::Http2, server, None).await.is_none());
-        assert_eq!(started.elapsed(), Tls::HANDSHAKE_TIMEOUT, "{sent:?}");
+        let accepting = tls.accept(Protocol::Http2, server, None, started + latest);
+        assert!(accepting.await.is_none());
+        assert_eq!(started.elapsed(), expected, "{sent:?}");
         let failures = tls.stats().failures;
         assert_eq!(
             failures[HandshakeFailure::Timeout as usize],

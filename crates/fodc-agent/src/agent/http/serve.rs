@@ -39,6 +39,7 @@ impl Server {
             max_connections: MAX_CONNECTIONS,
             max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
+            for_operations: true,
             write_timeout: Some(WRITE_TIMEOUT),
             security,
             protocol: Protocol::Http1,
