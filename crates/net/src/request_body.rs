@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use crate::{
-    Refusal,
+    Refusal, UnfinishedLimits,
     unfinished::{UnfinishedMessage, UnfinishedMessages},
 };
 
@@ -112,8 +112,10 @@ impl<B> RequestBody<B> {
                 "the unfinished messages of all connections are too large together; try again later",
             ),
             Poll::Ready(_) => Status::resource_exhausted(format!(
-                "the unfinished messages of the connection exceed {} bytes; send fewer at a time",
-                limits.connection_bytes
+                "the unfinished messages of the connection exceed {} bytes or {} in number; \
+                 send fewer at a time",
+                limits.connection_bytes,
+                UnfinishedLimits::CONNECTION_MESSAGES
             )),
             Poll::Pending => {
                 ready!(unfinished.deadline.as_mut().poll(cx));
@@ -229,7 +231,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::{Refusals, UnfinishedLimits};
+    use crate::Refusals;
 
     type Pieces = stream::BoxStream<'static, Result<Frame<Bytes>, Status>>;
 

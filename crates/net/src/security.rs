@@ -1,6 +1,9 @@
 //! What a listener demands before anything is served.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use tracing::{info, warn};
 
@@ -47,20 +50,52 @@ impl Security {
         if ip.is_loopback() {
             return Ok(());
         }
-        let scope = match ip {
-            ip if !ip.is_unspecified() => "machines that reach this address can connect",
-            ip if ip.is_ipv4() => {
-                "all IPv4 addresses of this machine: whoever reaches one can connect"
-            }
-            _ => "all addresses of this machine, IPv4 too: whoever reaches one can connect",
-        };
-        if self.tls.is_none() {
-            warn!(%address, "listening without TLS (--insecure) on {scope}, read and change what is sent");
-        } else if ip.is_unspecified() {
-            warn!(%address, "listening with TLS on {scope}");
+        let text = exposure(ip, self.tls.is_some());
+        if self.tls.is_some() && !ip.is_unspecified() {
+            info!(%address, "{text}");
         } else {
-            info!(%address, "listening with TLS: {scope}");
+            warn!(%address, "{text}");
         }
         Ok(())
+    }
+}
+
+/// Returns the sentence that says who can connect to a listener that is not on loopback.
+fn exposure(ip: IpAddr, tls: bool) -> String {
+    let listening = match ip {
+        ip if !ip.is_unspecified() => "at one address of this machine",
+        ip if ip.is_ipv4() => "at all IPv4 addresses of this machine",
+        _ => "at all addresses of this machine, IPv4 too",
+    };
+    let (how, also) = if tls {
+        ("with TLS", "")
+    } else {
+        (
+            "without TLS (--insecure)",
+            ", and everyone on the way can read and change what is sent",
+        )
+    };
+    format!("listening {how} {listening}: whoever reaches it can connect{also}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposure_is_one_sentence_in_each_case() {
+        let path = ", and everyone on the way can read and change what is sent";
+        for (ip, listening) in [
+            ("10.0.0.1", "at one address of this machine"),
+            ("2001:db8::1", "at one address of this machine"),
+            ("0.0.0.0", "at all IPv4 addresses of this machine"),
+            ("::", "at all addresses of this machine, IPv4 too"),
+        ] {
+            let ip = ip.parse().expect("an address");
+            let reached = format!("{listening}: whoever reaches it can connect");
+            assert_eq!(exposure(ip, true), format!("listening with TLS {reached}"));
+            let insecure = format!("listening without TLS (--insecure) {reached}{path}");
+            assert_eq!(exposure(ip, false), insecure);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The bytes of messages that were begun and are not finished.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -10,7 +10,8 @@ use std::{
 use crate::{Refusal, Refusals};
 
 /// Limits on messages that peers have begun and not finished. Their bytes are held until the rest
-/// arrives, so that without a limit a peer decides how much memory is held, and for how long.
+/// arrives, so that without a limit a peer decides how much memory is held, and for how long. A
+/// connection may have at most [`Self::CONNECTION_MESSAGES`] of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnfinishedLimits {
     /// Bytes on one connection.
@@ -33,14 +34,22 @@ pub(crate) struct UnfinishedMessages {
 struct State {
     bytes: usize,
     next_id: u64,
-    messages: HashMap<u64, Message>,
     /// A connection without unfinished messages has no entry.
-    connections: HashMap<u64, usize>,
+    connections: HashMap<u64, Connection>,
+    /// The connections that hold bytes, by their number: a cut must not look at all of them.
+    by_bytes: BTreeSet<(usize, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Connection {
+    bytes: usize,
+    /// The number of messages that are not cut.
+    uncut: usize,
+    messages: HashMap<u64, Message>,
+}
+
+#[derive(Debug, Default)]
 struct Message {
-    connection: u64,
     /// Zero once cut: the bytes are about to be freed and must not cause another cut.
     bytes: usize,
     cut: Option<Refusal>,
@@ -51,7 +60,13 @@ struct Message {
 #[derive(Debug)]
 pub(crate) struct UnfinishedMessage {
     among: Arc<UnfinishedMessages>,
+    connection: u64,
     id: u64,
+}
+
+impl UnfinishedLimits {
+    /// The number of messages that a connection may have begun and not finished.
+    pub const CONNECTION_MESSAGES: usize = 1_024;
 }
 
 impl Default for UnfinishedLimits {
@@ -82,16 +97,15 @@ impl UnfinishedMessages {
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
-        let message = Message {
-            connection,
-            bytes: 0,
-            cut: None,
-            waker: None,
-        };
-        state.messages.insert(id, message);
+        let entry = state.connections.entry(connection).or_default();
+        entry.uncut += 1;
+        entry.messages.insert(id, Message::default());
         drop(state);
-        let among = Arc::clone(self);
-        UnfinishedMessage { among, id }
+        UnfinishedMessage {
+            among: Arc::clone(self),
+            connection,
+            id,
+        }
     }
 
     /// Returns the bytes of all unfinished messages.
@@ -110,23 +124,23 @@ impl UnfinishedMessage {
     pub(crate) fn set_bytes(&self, bytes: usize) {
         let mut guard = self.among.state();
         let state = &mut *guard;
-        if !state.resize(self.id, bytes) {
+        if !state.resize(self.connection, self.id, bytes) {
             return;
         }
-        let connection = state.messages[&self.id].connection;
         let UnfinishedLimits {
             connection_bytes,
             all_bytes,
             ..
         } = self.among.limits;
         let mut woken = Vec::new();
-        while state.connections.get(&connection).copied().unwrap_or(0) > connection_bytes {
-            woken.extend(state.cut_largest(connection, Refusal::ConnectionUnfinished));
+        while state.connections[&self.connection].exceeds(connection_bytes) {
+            woken.extend(state.cut_largest(self.connection, Refusal::ConnectionUnfinished));
             self.among.refusals.count(Refusal::ConnectionUnfinished);
         }
         while state.bytes > all_bytes {
-            let most = state.connections.iter().max_by_key(|(_, bytes)| **bytes);
-            let Some((&connection, _)) = most else { break };
+            let Some(&(_, connection)) = state.by_bytes.last() else {
+                break;
+            };
             woken.extend(state.cut_largest(connection, Refusal::AllUnfinished));
             self.among.refusals.count(Refusal::AllUnfinished);
         }
@@ -138,8 +152,7 @@ impl UnfinishedMessage {
     /// Resolves when the message is cut.
     pub(crate) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Refusal> {
         let mut state = self.among.state();
-        let message = state.messages.get_mut(&self.id);
-        let message = message.expect("a message is removed when it is dropped");
+        let message = state.connection(self.connection).message(self.id);
         match (message.cut, &mut message.waker) {
             (Some(refusal), _) => return Poll::Ready(refusal),
             (None, Some(waker)) => waker.clone_from(cx.waker()),
@@ -157,38 +170,64 @@ impl UnfinishedMessage {
 impl Drop for UnfinishedMessage {
     fn drop(&mut self) {
         let mut state = self.among.state();
-        state.resize(self.id, 0);
-        state.messages.remove(&self.id);
+        let was_uncut = state.resize(self.connection, self.id, 0);
+        let connection = state.connection(self.connection);
+        connection.uncut -= usize::from(was_uncut);
+        connection.messages.remove(&self.id);
+        if connection.messages.is_empty() {
+            state.connections.remove(&self.connection);
+        }
+    }
+}
+
+impl Connection {
+    fn exceeds(&self, bytes: usize) -> bool {
+        self.bytes > bytes || self.uncut > UnfinishedLimits::CONNECTION_MESSAGES
+    }
+
+    fn message(&mut self, id: u64) -> &mut Message {
+        let message = self.messages.get_mut(&id);
+        message.expect("a message is removed when it is dropped")
     }
 }
 
 impl State {
+    /// Returns the entry of a connection that has messages.
+    fn connection(&mut self, connection: u64) -> &mut Connection {
+        let entry = self.connections.get_mut(&connection);
+        entry.expect("a connection is removed with its last message")
+    }
+
     /// Sets the bytes of a message. Returns false if it has been cut.
-    fn resize(&mut self, id: u64, bytes: usize) -> bool {
-        let message = self.messages.get_mut(&id);
-        let message = message.expect("a message is removed when it is dropped");
+    fn resize(&mut self, connection: u64, id: u64, bytes: usize) -> bool {
+        let entry = self.connection(connection);
+        let message = entry.message(id);
         if message.cut.is_some() {
             return false;
         }
         let before = std::mem::replace(&mut message.bytes, bytes);
+        let of_connection = entry.bytes;
+        entry.bytes = of_connection - before + bytes;
+        let now = entry.bytes;
         self.bytes = self.bytes - before + bytes;
-        let connection = self.connections.entry(message.connection).or_default();
-        *connection = *connection - before + bytes;
-        if *connection == 0 {
-            self.connections.remove(&message.connection);
+        self.by_bytes.remove(&(of_connection, connection));
+        if now > 0 {
+            self.by_bytes.insert((now, connection));
         }
         true
     }
 
     /// Cuts the largest message of a connection that has one.
     fn cut_largest(&mut self, connection: u64, refusal: Refusal) -> Option<Waker> {
-        let messages = self.messages.iter();
-        let of_connection = messages.filter(|(_, message)| message.connection == connection);
-        let (&id, _) = of_connection
+        let messages = self.connection(connection).messages.iter();
+        let (&id, _) = messages
+            .filter(|(_, message)| message.cut.is_none())
             .max_by_key(|(_, message)| message.bytes)
-            .expect("the bytes of a connection are those of its messages");
-        self.resize(id, 0);
-        let message = self.messages.get_mut(&id).expect("found above");
+            .expect("only messages that are not cut exceed a limit");
+        self.resize(connection, id, 0);
+        let entry = self.connection(connection);
+        entry.uncut -= 1;
+        let message = entry.message(id);
         message.cut = Some(refusal);
         message.waker.take()
     }
@@ -239,9 +278,55 @@ mod tests {
         messages.clear();
         assert_eq!(all.bytes(), 0);
         let state = all.state();
-        assert!(state.messages.is_empty() && state.connections.is_empty());
+        assert!(state.by_bytes.is_empty() && state.connections.is_empty());
         assert_eq!(refusals.of(Refusal::AllUnfinished), 1);
         assert_eq!(refusals.of(Refusal::ConnectionUnfinished), 1);
+    }
+
+    #[test]
+    fn messages_of_a_connection_are_bounded_in_number() {
+        let refusals = Refusals::default();
+        let all = UnfinishedMessages::new(UnfinishedLimits::default(), refusals.clone());
+        let mut messages = Vec::new();
+        for number in 0..UnfinishedLimits::CONNECTION_MESSAGES + 10 {
+            let message = all.begin(1);
+            // The first ones are the largest.
+            message.set_bytes(10_000 - number);
+            messages.push(message);
+        }
+        let of_another = all.begin(2);
+        of_another.set_bytes(1);
+        let cuts: Vec<_> = messages.iter().map(cut).collect();
+        assert!(cuts[..10].iter().all(Option::is_some));
+        assert!(cuts[10..].iter().all(Option::is_none));
+        assert_eq!(refusals.of(Refusal::ConnectionUnfinished), 10);
+        assert_eq!(cut(&of_another), None);
+    }
+
+    #[test]
+    fn cut_costs_no_more_when_many_connections_have_messages() {
+        const CUTS: usize = 500;
+        let cutting = |others: u64| {
+            let limits = UnfinishedLimits {
+                connection_bytes: 100,
+                ..UnfinishedLimits::default()
+            };
+            let all = UnfinishedMessages::new(limits, Refusals::default());
+            let hold = |connection: u64, bytes| {
+                let message = all.begin(connection);
+                message.set_bytes(bytes);
+                message
+            };
+            let _held: Vec<_> = (1..=others).map(|other| hold(other, 1)).collect();
+            let started = std::time::Instant::now();
+            for _ in 0..CUTS {
+                assert!(cut(&hold(0, 101)).is_some());
+            }
+            started.elapsed()
+        };
+        // With a look at each message the second would take thousands of times as long.
+        let (few, many) = (cutting(10), cutting(100_000));
+        assert!(many < 50 * few, "{many:?} instead of {few:?}");
     }
 
     #[test]

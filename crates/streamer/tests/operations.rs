@@ -153,6 +153,27 @@ async fn metrics_count_what_the_server_did() {
     operations.stop().await;
 }
 
+#[tokio::test]
+async fn page_counts_what_its_own_listener_refused() {
+    let server = serve(ServerOptions::default()).await;
+    let operations = operations().await;
+    operations.show(&server);
+    let address = operations.address();
+    // As many as one client may have, and one more.
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        held.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    assert_eq!(soon(refused.read(&mut [0])).await.unwrap_or(0), 0);
+    drop(held);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (_, page) = get(address, "/metrics").await;
+    let expected = "steadfast_streamer_operations_refused_total{reason=\"client_connections\"} 1\n";
+    assert!(page.contains(expected), "{page}");
+    operations.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_finds_the_slow_subscriber_and_the_expensive_filter() {
     let mut options = ServerOptions::default();

@@ -32,7 +32,8 @@ use axum::{
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::State as LinkState;
 use steadfast_net::{
-    AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Security, Tasks, Tls, http1,
+    AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Refusals, Security, Tasks, Tls,
+    http1,
 };
 use tokio::{
     net::TcpListener,
@@ -104,6 +105,8 @@ pub(super) struct Sources {
 #[derive(Debug, Default)]
 struct State {
     sources: Mutex<Option<Sources>>,
+    /// What this listener has refused.
+    refusals: Refusals,
     /// The last figures. The lock is held while they are gathered, so that several readers cause one
     /// survey.
     gathered: tokio::sync::Mutex<Option<Arc<Gathered>>>,
@@ -186,8 +189,9 @@ impl Operations {
     ///
     /// Panics outside a tokio runtime.
     pub fn start(tcp: TcpListener, security: Security) -> io::Result<Self> {
-        let tasks = Tasks::new();
+        let (tasks, state) = (Tasks::new(), Arc::<State>::default());
         let options = ListenerOptions {
+            refusals: state.refusals.clone(),
             max_connections: MAX_CONNECTIONS,
             max_client_connections: MAX_CLIENT_CONNECTIONS,
             at_limit: AtLimit::Wait,
@@ -198,7 +202,7 @@ impl Operations {
             ..ListenerOptions::default()
         };
         let listener = Listener::new(tcp, options, &tasks)?;
-        let (address, state) = (listener.address(), Arc::<State>::default());
+        let address = listener.address();
         let (router, scope) = (router(Arc::clone(&state)), tasks.clone());
         tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(router.clone());
@@ -428,7 +432,7 @@ async fn require_admin(
 async fn metrics_page(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
     let gathered = state.gather().await?;
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    let page = metrics::page(&gathered);
+    let page = metrics::page(&gathered, &state.refusals);
     Ok(([(header::CONTENT_TYPE, content_type)], page).into_response())
 }
 

@@ -4,7 +4,7 @@ use steadfast_exposition::{
     Kind::{Counter, Gauge, Histogram},
     Numbers, Writer,
 };
-use steadfast_net::Tls;
+use steadfast_net::{Refusals, Tls};
 
 use super::{Gathered, figures};
 use crate::log::Durations;
@@ -15,7 +15,7 @@ const PREFIX: &str = "steadfast_streamer";
 const LABEL_MAX: usize = 64;
 
 /// Returns the page in the text format of Prometheus.
-pub(super) fn page(gathered: &Gathered) -> String {
+pub(super) fn page(gathered: &Gathered, own: &Refusals) -> String {
     let mut page = Writer::new(Numbers::Plain);
     let build = format!("{PREFIX}_build_info");
     page.family(&build, Gauge, Some("1, with the version of the server"));
@@ -43,7 +43,22 @@ pub(super) fn page(gathered: &Gathered) -> String {
     ] {
         histogram(&mut page, name, help, durations);
     }
-    refusals(&mut page, gathered);
+    let refusals = gathered.connections.refusals();
+    for (listener, name, refusals) in [
+        ("the listener", "refused_total", refusals),
+        (
+            "the listener for operations",
+            "operations_refused_total",
+            own,
+        ),
+    ] {
+        let name = format!("{PREFIX}_{name}");
+        let help = format!("Connections, requests and messages that {listener} refused, by reason");
+        page.family(&name, Counter, Some(&help));
+        for (reason, count) in refusals.all() {
+            page.sample(&name, [("reason", reason)], count as f64, None);
+        }
+    }
     streams(&mut page, gathered);
     let figures = gathered.tls.iter().flat_map(Tls::figures);
     let mut before = "";
@@ -80,15 +95,6 @@ fn histogram(page: &mut Writer, name: &str, help: &str, durations: &Durations) {
         None,
     );
     page.sample(&format!("{name}_count"), [], count as f64, None);
-}
-
-fn refusals(page: &mut Writer, gathered: &Gathered) {
-    let name = format!("{PREFIX}_refused_total");
-    let help = "Connections, calls and messages that the listener refused, by reason";
-    page.family(&name, Counter, Some(help));
-    for (reason, count) in gathered.connections.refusals().all() {
-        page.sample(&name, [("reason", reason)], count as f64, None);
-    }
 }
 
 /// Writes the slowest streams one by one, and the others as sums.
