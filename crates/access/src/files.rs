@@ -16,8 +16,8 @@ pub struct Source {
     understands: fn(&Condition) -> Result<(), String>,
     /// The fingerprint of the files as they were returned last.
     returned: Option<u64>,
-    /// Another fingerprint that the last call has seen for the first time.
-    changing: Option<u64>,
+    /// The fingerprint of the files at the last call.
+    last: Option<u64>,
     hasher: RandomState,
 }
 
@@ -32,7 +32,7 @@ impl Source {
             path: path.to_owned(),
             understands,
             returned: None,
-            changing: None,
+            last: None,
             hasher: RandomState::new(),
         }
     }
@@ -78,7 +78,7 @@ impl Source {
         };
         let fingerprint = Some(hash.finish());
         let is_first = self.returned.is_none();
-        let is_settled = std::mem::replace(&mut self.changing, fingerprint) == fingerprint;
+        let is_settled = std::mem::replace(&mut self.last, fingerprint) == fingerprint;
         if self.returned == fingerprint || !(is_first || is_settled) {
             return None;
         }
@@ -150,6 +150,7 @@ mod tests {
         fs::write(folder.path().join("keys.json"), keys).unwrap();
         settled(&mut source).unwrap().unwrap();
     }
+
     #[test]
     fn half_written_files_never_take_force() {
         let folder = tempfile::tempdir().unwrap();

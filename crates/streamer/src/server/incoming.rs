@@ -111,7 +111,7 @@ pub(super) async fn receive(
 
 fn too_many_credentials() -> Status {
     Status::resource_exhausted(format!(
-        "newer credentials are accepted once in {CREDENTIALS_INTERVAL:?}; send them shortly before the older expire"
+        "newer credentials came within {CREDENTIALS_INTERVAL:?} of the last ones; send them less often"
     ))
 }
 
