@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         println!(
             "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, \
              {} windows filled again, {} narrowed, {} subscriptions from the oldest event, \
-             {} from a time, {} attempts, {} steps (at most {}), {} violations",
+             {} from a time, {} plain clients ended by a trim, {} attempts, {} steps (at most {}), {} violations",
             report.schedules,
             report.events,
             report.delivered,
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             report.windows_narrowed,
             report.starts_at_oldest,
             report.starts_at_time,
+            report.plain_losses,
             report.attempts,
             report.steps,
             report.max_steps,

@@ -188,6 +188,15 @@ pub(crate) fn check(
     }
 }
 
+/// Returns the offset of the last change that an application consumed, or where it began.
+pub(crate) fn last_offset(events: &Events, subscription: &Subscription) -> Option<u64> {
+    let offsets = subscription.consumed.iter().filter_map(|item| match item {
+        Consumed::Change(payload) => events.offsets.get(payload).copied(),
+        Consumed::Gap | Consumed::Trimmed(..) => None,
+    });
+    offsets.chain(subscription.start).max()
+}
+
 fn judge(
     events: &Events,
     client: &Client,

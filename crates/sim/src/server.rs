@@ -20,6 +20,8 @@ pub(crate) struct Server {
     pub(crate) reader: Arc<dyn LogReader>,
     /// The offset up to which the hub knows that the log was trimmed.
     pub(crate) known_first: u64,
+    /// The newest offset that the hub was told of.
+    pub(crate) known_head: u64,
     pub(crate) frozen_until: Option<Time>,
     pub(crate) flapping: bool,
     pub(crate) draining: bool,
@@ -52,6 +54,7 @@ impl Server {
             log,
             reader,
             known_first: 0,
+            known_head: 0,
             frozen_until: None,
             flapping: false,
             draining: false,
@@ -71,7 +74,8 @@ impl Server {
         // Begins a term, as a real start does: positions of the old one are resumed across it.
         self.log = self.log.reopen();
         self.reader = self.log.reader();
-        self.known_first = self.reader.bounds().first;
+        let bounds = self.reader.bounds();
+        (self.known_first, self.known_head) = (bounds.first, bounds.head);
         self.draining = false;
         self.scheduled_deadline = None;
         let mut seed = [0; 32];

@@ -3,8 +3,8 @@
 use rand::RngExt as _;
 use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
 use steadfast_streamer_core::client::{
-    self, Command, Item, LiveDocuments, ResyncReason, ServerMessage, Start, SubscribeOptions,
-    SubscriptionId, WindowDocuments,
+    self, Command, Item, LiveDocuments, Resync, ResyncReason, ServerMessage, Start,
+    SubscribeOptions, SubscriptionId, WindowDocuments,
 };
 use steadfast_streamer_core::{Direction, Window};
 
@@ -96,10 +96,11 @@ impl World {
             Action::Stopped(end) => {
                 // No fault of a schedule may make a client give up. Leaving is requested at the end
                 // of a run.
-                let client = &mut self.clients[number];
                 // But events that left the log, of which a plain peer can only be told by an end.
                 let lost = matches!(end.reason, Reason::Status { code: 15, .. });
-                if lost && !client.profile && self.server.reader.bounds().first > 0 {
+                let is_told = lost && self.may_have_lost(number);
+                let client = &mut self.clients[number];
+                if is_told {
                     self.outcome.plain_losses += 1;
                     client
                         .subscriptions
@@ -120,6 +121,19 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Returns whether events that a plain client has not received may have left the log.
+    fn may_have_lost(&mut self, number: usize) -> bool {
+        self.read_events();
+        let first = self.server.reader.bounds().first;
+        let client = &self.clients[number];
+        let is_behind = |it: &Subscription| {
+            let last = oracle::last_offset(&self.events, it);
+            last.is_some_and(|last| last < first)
+        };
+        let mut wanted = client.subscriptions.iter().filter(|it| !it.unsubscribed);
+        !client.profile && wanted.any(is_behind)
     }
 
     fn dial(&mut self, number: usize, generation: Generation) {
@@ -349,6 +363,10 @@ impl World {
             .as_ref()
             .map_or_else(SubscribeOptions::default, Live::options);
         match start {
+            // A plain server tells no position. Its start is not before what the hub knew by now.
+            Start::Now if !self.clients[number].profile => {
+                subscription.start = Some(self.server.known_head);
+            }
             Start::After(position) => subscription.start = Some(position.offset),
             Start::Oldest | Start::AtTime(_) => {
                 subscription.begins = Some((start, self.server.known_first));
@@ -464,13 +482,24 @@ impl World {
             let resume_at = subscription.paused_until;
             return self.scheduler.at(resume_at, Task::Consume(number, at));
         }
+        // Only of a position that had left the log, with its term if all of that had. A server that keeps
+        // positions roughly may have had an earlier one.
+        let lost_before = self.server.reader.bounds().first + self.shape.rewind;
+        let is_explained = |resync: &Resync| {
+            matches!(resync.reason, ResyncReason::Trimmed | ResyncReason::Epoch)
+                && resync.lost_from.offset < lost_before
+        };
         let (mut trims, mut unexpected) = (0, Vec::new());
         let mut whole = Vec::new();
         let mut asked = Vec::new();
         for _ in 0..most {
             let item = subscription.queue.pop();
             if let (Some(live), Some(item)) = (&mut subscription.live, &item) {
-                trims += u64::from(matches!(item, Item::Resync(_)));
+                match item {
+                    Item::Resync(resync) if is_explained(resync) => trims += 1,
+                    Item::Resync(_) => unexpected.push(item.clone()),
+                    _ => {}
+                }
                 asked.extend(live.apply(subscription.id, item.clone()));
                 // Whole sets are compared with the log at every position.
                 let at = subscription.queue.position();
@@ -486,13 +515,7 @@ impl World {
                     None => subscription.refused = Some("unreadable payload".to_owned()),
                 },
                 Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
-                // Only of a position that had left the log, with its term if all of that had. A server that
-                // keeps positions roughly may have had an earlier one.
-                Some(Item::Resync(resync))
-                    if matches!(resync.reason, ResyncReason::Trimmed | ResyncReason::Epoch)
-                        && resync.lost_from.offset
-                            < self.server.reader.bounds().first + self.shape.rewind =>
-                {
+                Some(Item::Resync(resync)) if is_explained(&resync) => {
                     let (from, to) = (resync.lost_from.offset, resync.resumes_at.offset);
                     subscription.consumed.push(Consumed::Trimmed(from, to));
                     trims += 1;

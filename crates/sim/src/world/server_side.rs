@@ -356,7 +356,10 @@ impl World {
         let events = self.commit(true);
         // Now and then the hub does not hear of a commit, and must read it from the log.
         let heard = self.scheduler.now() > HOLES_END || self.rng.random_range(0..30) > 0;
-        if !events.is_empty() && heard {
+        if let Some(last) = events.last()
+            && heard
+        {
+            self.server.known_head = last.offset;
             self.step_hub(Input::Committed { events });
         }
     }
