@@ -310,7 +310,8 @@ impl<C: Connection> Subscribe<C> {
 
     /// Begins with the documents that exist and match: the items of a [`Snapshot`], then the changes after
     /// it. Another snapshot follows wherever changes are missing. With [`Subscribe::after`], the first one
-    /// is sent only if the position is lost.
+    /// is sent only if the position is lost, or if the client may not see every document: what it could see
+    /// when the position was stored is unknown.
     ///
     /// Documents that leave the filter are told, as with [`Subscribe::with_left`]. Servers without the resume
     /// profile, or of an older version, refuse the subscription.

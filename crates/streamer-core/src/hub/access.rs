@@ -28,6 +28,9 @@ pub enum Grant {
     Any(Arc<[Filter]>),
 }
 
+/// The fingerprint of a grant of every document.
+pub(super) const EVERYTHING: u64 = 0;
+
 /// The peer of a stream, and its rights.
 #[derive(Clone, Debug)]
 pub struct StreamAccess {
@@ -70,10 +73,10 @@ impl Grant {
         })
     }
 
-    /// Returns a number that other grants have not; 0 for everything. It is the same in every process.
+    /// Returns a number that other grants have not; [`EVERYTHING`] for everything. It is the same in every process.
     fn fingerprint(&self) -> u64 {
         let Self::Any(filters) = self else {
-            return 0;
+            return EVERYTHING;
         };
         let mut hasher = blake3::Hasher::new();
         for filter in &**filters {

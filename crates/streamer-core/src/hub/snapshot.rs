@@ -12,7 +12,7 @@ use steadfast_wire::streamer::{
     subscribe_request,
 };
 
-use super::context::Context;
+use super::{access::EVERYTHING, context::Context};
 use crate::{Epoch, Event, Position};
 
 /// A snapshot in progress, or one whose documents were sent and whose changes are being read.
@@ -59,8 +59,8 @@ impl Snapshot {
 
     /// Reads from a request of a profile peer where the subscription starts.
     ///
-    /// `rights` is the fingerprint of what the peer may see. Documents that it has from other rights make
-    /// no whole.
+    /// `rights` is the fingerprint of what the peer may see. Documents that it has from other rights, or
+    /// from unknown ones while it may not see everything, make no whole.
     pub(super) fn start(request: &SubscribeRequest, rights: u64, cx: &Context) -> Start {
         let (start, resync) = match (&request.resume, request.start) {
             (None, Some(subscribe_request::Start::StartOffset(after))) => {
@@ -72,7 +72,11 @@ impl Snapshot {
         let Some(wanted) = &request.snapshot else {
             return (start, resync, None);
         };
-        if request.rights.is_some_and(|known| known != rights) {
+        // An application that resumes in a new process does not know the fingerprint, and its rights may have
+        // changed while it was down.
+        let has_documents = request.resume.is_some() || !wanted.cursor.is_empty();
+        let known = request.rights.or(has_documents.then_some(EVERYTHING));
+        if known.is_some_and(|known| known != rights) {
             let head = cx.log.head();
             let resync = resync.or(request.resume.as_ref().map(|_| ResyncReason::Rights));
             return (head, resync, Some(Self::new(head)));

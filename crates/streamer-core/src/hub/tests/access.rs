@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::Config};
 use steadfast_wire::streamer::{
-    FinalCode, Hello, RefusalCode, SubscribeResponse, gateway_message::Payload as Request,
-    streamer_message::Payload, value::Kind,
+    FinalCode, Hello, RefusalCode, ResyncReason, SubscribeResponse,
+    gateway_message::Payload as Request, streamer_message::Payload, value::Kind,
 };
 
 use super::server::*;
@@ -374,6 +374,31 @@ fn only_rights_that_concern_a_stream_end_it() {
         server.ended[&subscribed].final_code,
         Some(FinalCode::Rights)
     );
+}
+
+#[test]
+fn resumed_documents_of_unknown_rights_are_sent_anew() {
+    let part = || any(&["n >= 5"]);
+    for (grant, is_resumed) in [(Grant::Everything, true), (part(), false)] {
+        let mut server = restricted();
+        server.commit("rooms", "d1", 7);
+        let stream = known(&mut server, "alice", hello("s", 1), grant);
+        // As an application does that has stored its position and was down since.
+        let wanted = want("a", "rooms").snapshot(Bytes::new()).after(1);
+        let response = server.subscribe(stream, wanted);
+        let reason = response.resync.map(|resync| resync.reason());
+        let expected = (!is_resumed).then_some(ResyncReason::Rights);
+        assert_eq!((response.success, reason), (true, expected));
+        server.run_until_idle();
+        let documents = server
+            .take(stream)
+            .into_iter()
+            .filter_map(|payload| match payload {
+                Payload::Snapshot(snapshot) => Some(snapshot.documents.len()),
+                _ => None,
+            });
+        assert_eq!(documents.sum::<usize>(), usize::from(!is_resumed));
+    }
 }
 
 /// One step of a script.
