@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use prost::Message as _;
+use bytes::{Bytes, BytesMut};
 use steadfast_wire::decoded_size::MessageType;
 use tokio::time::timeout;
 use tonic::Status;
@@ -34,6 +33,17 @@ struct OpenWire<'a, K: LaneKind> {
 
 /// One message may take this share of the memory for all.
 const DECODED_SHARE: usize = 2;
+
+/// The length above which a message is decoded on a thread of its own: the other streams of the agent's
+/// connection do not wait for it.
+const LENGTH_DECODED_HERE: usize = 256 << 10;
+
+/// The reason why a message is not passed on.
+#[derive(Debug)]
+enum Undecoded {
+    Malformed,
+    Refused(QueryError),
+}
 
 impl<K: LaneKind> Drop for OpenWire<'_, K> {
     fn drop(&mut self) {
@@ -130,43 +140,29 @@ impl<K: LaneKind> OpenWire<'_, K> {
         }
     }
 
-    /// Reserves the memory that a message takes when it is decoded, which can be a hundred times its length.
-    fn reserve_decoded(
-        &self,
-        reservation: &mut Reservation,
-        bytes: usize,
-    ) -> Result<(), QueryError> {
-        let limit = self.state.config.stream_bytes / DECODED_SHARE;
-        if bytes > limit {
-            return Err(QueryError::TooLarge { bytes, limit });
-        }
-        // The bytes of the message are reserved, and are a part of it.
-        let more = bytes.saturating_sub(reservation.bytes());
-        if reservation.grow(more) {
-            Ok(())
-        } else {
-            Err(QueryError::MemoryExhausted)
-        }
-    }
-
     /// Passes a complete message on to the caller that waits for it.
     async fn finish(&self, buffer: Buffer) -> Result<(), Status> {
         let counters = &self.state.counters;
-        let Some(mut reservation) = buffer.reservation else {
+        let Some(reservation) = buffer.reservation else {
             counters.ignored_messages.add(1);
             return Ok(());
         };
         let bytes = buffer.bytes.freeze();
-        let malformed = || Status::internal("the message cannot be decoded");
-        let size = self.message.decoded_size(&bytes).ok_or_else(malformed)?;
-        if let Err(error) = self.reserve_decoded(&mut reservation, size) {
-            let now = self.state.now();
-            if let Some(wire) = self.state.agents().wire::<K>(self.id) {
-                wire.fail(now, self.generation, error);
+        let limit = self.state.config.stream_bytes / DECODED_SHARE;
+        let decoded = decode::<K::Response>(self.message, bytes, reservation, limit).await;
+        let (body, reservation) = match decoded {
+            Ok(decoded) => decoded,
+            Err(Undecoded::Malformed) => {
+                return Err(Status::internal("the message cannot be decoded"));
             }
-            return Ok(());
-        }
-        let body = K::Response::decode(bytes).map_err(|_| malformed())?;
+            Err(Undecoded::Refused(error)) => {
+                let now = self.state.now();
+                if let Some(wire) = self.state.agents().wire::<K>(self.id) {
+                    wire.fail(now, self.generation, error);
+                }
+                return Ok(());
+            }
+        };
         let delivery = match self.state.agents().wire::<K>(self.id) {
             Some(wire) => wire.on_message(self.generation, &body),
             None => Delivery::Unrequested,
@@ -192,10 +188,80 @@ impl<K: LaneKind> OpenWire<'_, K> {
     }
 }
 
+/// Decodes a message. It may take `limit` bytes of memory, a hundred times its length, which are reserved
+/// first.
+async fn decode<M: prost::Message + Default + 'static>(
+    message: MessageType,
+    bytes: Bytes,
+    mut reservation: Reservation,
+    limit: usize,
+) -> Result<(M, Reservation), Undecoded> {
+    let length = bytes.len();
+    // The reservation goes along: the stream may end in the meantime.
+    let work = move || {
+        let size = message.decoded_size(&bytes).ok_or(Undecoded::Malformed)?;
+        if size > limit {
+            let error = QueryError::TooLarge { bytes: size, limit };
+            return Err(Undecoded::Refused(error));
+        }
+        // The bytes of the message are reserved, and are a part of it.
+        if !reservation.grow(size.saturating_sub(reservation.bytes())) {
+            return Err(Undecoded::Refused(QueryError::MemoryExhausted));
+        }
+        let body = M::decode(bytes).map_err(|_| Undecoded::Malformed)?;
+        Ok((body, reservation))
+    };
+    if length <= LENGTH_DECODED_HERE {
+        return work();
+    }
+    // Without a result the runtime ends, and the stream with it.
+    let decoded = tokio::task::spawn_blocking(work).await;
+    decoded.unwrap_or(Err(Undecoded::Malformed))
+}
+
 impl Buffer {
     fn extend(&mut self, data: &[u8]) {
         if self.reservation.is_some() {
             self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use prost::Message as _;
+    use steadfast_wire::fodc::StreamClusterTopologyRequest;
+
+    use super::*;
+    use crate::samples::MemoryBudget;
+
+    #[tokio::test]
+    async fn only_short_messages_are_decoded_in_the_task() {
+        for (length, is_short) in [(10, true), (LENGTH_DECODED_HERE, false)] {
+            let message = StreamClusterTopologyRequest {
+                error: "x".repeat(length),
+                ..StreamClusterTopologyRequest::default()
+            };
+            let budget = MemoryBudget::new(1 << 20);
+            let mut decoding = pin!(decode::<StreamClusterTopologyRequest>(
+                MessageType::named("banyandb.fodc.v1.StreamClusterTopologyRequest").unwrap(),
+                message.encode_to_vec().into(),
+                budget.empty_reservation(),
+                1 << 20,
+            ));
+            let mut cx = Context::from_waker(Waker::noop());
+            let polled = decoding.as_mut().poll(&mut cx);
+            assert_eq!(polled.is_ready(), is_short, "{length} bytes");
+            if !is_short {
+                let (body, reservation) = decoding.await.unwrap();
+                assert_eq!(body, message);
+                assert!(reservation.bytes() > length);
+            }
         }
     }
 }
