@@ -464,6 +464,9 @@ pub struct LogStats {
     /// The number of events and states that were read when the log was opened, because the index did
     /// not have them.
     pub recovered: u64,
+    /// The number of changes that damage took before the index knew of them. Documents that are new, or have
+    /// not changed since, are in doubt.
+    pub lost_changes: u64,
     /// The time that opening the log took.
     pub opened_in: Duration,
     /// The interval of syncs, if commits are acknowledged before they are synced.

@@ -147,6 +147,7 @@ struct Shared {
     bounds: Mutex<Bounds>,
     /// The events and states that were read when the log was opened.
     recovered: u64,
+    lost_changes: u64,
     opened_in: Duration,
     sync_interval: Option<Duration>,
     /// Fields drop in order: the directory is unlocked after the engine has closed its file.

@@ -309,6 +309,7 @@ impl Sources {
             let what = "the disk accepts no data: entries are refused, changes are delivered";
             problems.push(what.to_owned());
         }
+        problems.extend(report::doubt(self.reader.stats().lost_changes));
         if let Some(puller) = &self.puller {
             let status = puller.status();
             if status.link.state != LinkState::Connected {

@@ -56,6 +56,11 @@ impl LostChanges {
         }
     }
 
+    /// Returns the number of them.
+    pub(super) const fn count(self) -> u64 {
+        self.count
+    }
+
     /// Returns the state from which a document continues: the known one, if no change of it can be lost,
     /// and otherwise one that is in doubt. Its versions still increase, because no document has lost more
     /// changes than all together.

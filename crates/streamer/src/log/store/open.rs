@@ -198,6 +198,7 @@ impl SegmentLog {
                 terms,
                 bounds: Mutex::new(bounds),
                 recovered: replay.records,
+                lost_changes: replay.lost.count(),
                 opened_in: began.elapsed(),
                 sync_interval: options.sync_interval,
                 _lock: lock,

@@ -33,6 +33,7 @@ impl LogReader for Shared {
             files,
             syncs,
             recovered: self.recovered,
+            lost_changes: self.lost_changes,
             opened_in: self.opened_in,
             sync_interval: self.sync_interval,
         }

@@ -48,7 +48,7 @@ pub(super) fn all(gathered: &Gathered) -> Vec<Figure> {
     .concat()
 }
 
-fn server(gathered: &Gathered) -> [Figure; 9] {
+fn server(gathered: &Gathered) -> [Figure; 10] {
     let Gathered {
         connections,
         bounds,
@@ -88,6 +88,11 @@ fn server(gathered: &Gathered) -> [Figure; 9] {
             "log_recovered_records",
             log.recovered as usize,
             "Records read again at the start, which the index did not have",
+        ),
+        gauge(
+            "log_lost_changes",
+            log.lost_changes as usize,
+            "Changes that damage took from the log, of documents that are unknown",
         ),
         gauge(
             "stream_lag_events_sum",

@@ -117,6 +117,8 @@ pub struct SlowStream {
     /// Messages queued and not sent.
     pub queued_messages: usize,
     /// The time since the peer took something from a queue that is not empty, in seconds.
+    // A CLI and a server may be of different builds.
+    #[serde(default, alias = "stalledSeconds")]
     pub blocked_seconds: f64,
 }
 
@@ -320,4 +322,51 @@ impl ExpensiveFilter {
 pub(super) fn lag_buckets(survey: &Survey) -> impl Iterator<Item = (Option<u64>, u64)> {
     let bounds = LAG_BOUNDS.into_iter().map(Some).chain([None]);
     bounds.zip(survey.lags)
+}
+
+/// Returns what an operator should know after damage has taken changes from the log.
+pub(super) fn doubt(lost_changes: u64) -> Option<String> {
+    (lost_changes > 0).then(|| {
+        format!(
+            "damage has taken {lost_changes} changes from the log: documents that are new or have not \
+             changed since may be told as leaving filters that they never matched; restore the log from a \
+             backup, or start a new one"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_changes_are_told_with_their_number_and_a_remedy() {
+        assert_eq!(doubt(0), None);
+        let text = doubt(7).unwrap();
+        assert!(
+            text.contains(" 7 changes ") && text.contains("backup"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn time_blocked_has_its_older_name_too_or_none() {
+        let seconds = |name: &str| {
+            let json = format!(
+                r#"{{"stream":1,"kind":"plain","subscriptions":1,"behind":0,"withoutCredit":0,
+                "lag":0,"queuedBytes":0,"queuedMessages":0,"{name}":1.5}}"#
+            );
+            serde_json::from_str::<SlowStream>(&json)
+                .unwrap()
+                .blocked_seconds
+                .to_string()
+        };
+        for (name, expected) in [
+            ("blockedSeconds", "1.5"),
+            ("stalledSeconds", "1.5"),
+            ("other", "0"),
+        ] {
+            assert_eq!(seconds(name), expected, "{name}");
+        }
+    }
 }

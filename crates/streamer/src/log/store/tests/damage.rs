@@ -305,6 +305,7 @@ fn documents_are_in_doubt_after_changes_are_lost() {
         });
         assert!(lost_upto > 0, "damage {number}");
         let mut log = open_on(&disk, &options()).unwrap();
+        assert!(log.reader().stats().lost_changes > 0, "damage {number}");
         for last in 54..=60 {
             let (previous, version) = change(&mut log, &format!("d{}", last % 7));
             let expected = match last {
