@@ -71,8 +71,14 @@ pub struct Dialer {
     /// change each other's order.
     servers: Order<Address>,
     peers: Order<SocketAddr>,
-    /// The servers that the round still has, if the one that it led to refused the call.
-    rest: Mutex<Vec<Address>>,
+    rest: Mutex<Option<Rest>>,
+}
+
+/// The servers that a round still has, because the one that it led to refused the call.
+struct Rest {
+    servers: Vec<Address>,
+    /// The time of the refusal.
+    at: Instant,
 }
 
 #[derive(Clone)]
@@ -143,12 +149,17 @@ pub struct Dialled {
     pub encrypted: bool,
     pub(crate) way: Way,
     pub(crate) reset_on_drop: ResetOnDrop,
-    /// The servers that the round had no need to try.
+    /// The other servers of the round that have not failed. Those whose attempts were still running come
+    /// last.
     pub(crate) untried: Vec<Address>,
 }
 
 /// Maximum number of servers of a round.
 const MAX_SERVERS: usize = 16;
+
+/// The time within which the rest of a round is tried. A session dials at once after a refusal; whoever
+/// dials later begins a round of their own, with the list as it is then.
+const REST_MAX_AGE: Duration = Duration::from_secs(3);
 
 /// The time after which the next server is tried beside one that has not been reached.
 const SERVER_STAGGER: Duration = Duration::from_secs(1);
@@ -276,13 +287,22 @@ impl Dialer {
             .await
             .map_err(|error| DialErrors::from(vec![error]))?;
         let first = servers.first().cloned();
-        let mut untried = servers.clone();
+        let untried = Mutex::new(servers.clone());
+        let tried = &|server: &Address| {
+            let mut untried = untried.lock().unwrap_or_else(PoisonError::into_inner);
+            untried.retain(|other| other != server);
+        };
         let mut dialled = race(servers, SERVER_STAGGER, deadline.at, |server| {
             // Noted at the start: the attempt may be abandoned at any time, and this server must come
             // last in the next one.
             self.servers.note(&server);
-            untried.retain(|other| *other != server);
-            self.dial_server(server, user_timeout, deadline)
+            async move {
+                let result = self.dial_server(server.clone(), user_timeout, deadline);
+                let result = result.await;
+                // An attempt that loses the race says nothing about its server.
+                tried(&server);
+                result
+            }
         })
         .await
         .map_err(|errors| {
@@ -304,25 +324,30 @@ impl Dialer {
         if let Some(peer) = &dialled.way.peer {
             self.peers.note(peer);
         }
-        dialled.untried = untried;
+        dialled.untried = untried.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.servers.sort(&mut dialled.untried);
         Ok(dialled)
     }
 
-    /// Has the next dial try these servers alone, because the one that the last dial reached refused the
-    /// call.
+    /// Has the next dial try these servers alone if it begins soon, because the one that the last dial
+    /// reached refused the call.
     pub(crate) fn continue_round(&self, untried: Vec<Address>) {
-        *self.rest() = untried;
+        let at = Instant::now();
+        *self.rest() = Some(Rest {
+            servers: untried,
+            at,
+        });
     }
 
-    fn rest(&self) -> MutexGuard<'_, Vec<Address>> {
+    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the servers to try, in order: the rest of a round, or those of a new one.
     async fn servers_of_round(&self, deadline: Deadline) -> Result<Vec<Address>, DialError> {
-        let rest = std::mem::take(&mut *self.rest());
-        if !rest.is_empty() {
-            return Ok(rest);
+        let rest = self.rest().take();
+        if let Some(rest) = rest.filter(|rest| rest.at.elapsed() <= REST_MAX_AGE) {
+            return Ok(rest.servers);
         }
         let mut servers = self.list(deadline).await?;
         self.servers.sort(&mut servers);
@@ -475,3 +500,6 @@ impl fmt::Debug for Dialled {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

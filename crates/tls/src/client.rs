@@ -2,7 +2,11 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::{Resumption, WebPkiServerVerifier},
+    pki_types::ServerName,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -32,7 +36,8 @@ pub struct TlsOptions {
     /// The private key of [`TlsOptions::cert_file`].
     pub key_file: Option<PathBuf>,
     /// The revocation lists of the authorities. Every certificate below the root must be covered by a
-    /// list that has not expired. `None` checks no revocation.
+    /// list that has not expired, at every connection: no session is resumed. `None` checks no
+    /// revocation.
     pub crl_file: Option<PathBuf>,
     /// The name that the server's certificate must have, and that is sent to it (SNI). `None` takes
     /// the host of the address.
@@ -147,6 +152,10 @@ fn client_config(
         }
         None => builder.with_no_client_auth(),
     };
+    if contents.crl.is_some() {
+        // A resumed session would not verify the certificate again, and the list may have expired.
+        config.resumption = Resumption::disabled();
+    }
     config.alpn_protocols = alpn.to_vec();
     Ok(config)
 }

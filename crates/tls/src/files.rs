@@ -10,8 +10,11 @@ use std::{
 
 use crate::TlsError;
 
-/// The largest file. The bundle of all public authorities has a quarter of it.
-const MAX_BYTES: u64 = 1 << 20;
+/// The size limit of certificates and keys. The bundle of all public authorities has a quarter of it.
+const MAX_MIB: u64 = 1;
+
+/// The size limit of revocation lists. Those of large authorities have some tens of MiB.
+const MAX_LIST_MIB: u64 = 64;
 
 /// The PEM files of one side of a connection.
 #[derive(Clone, Debug, Default)]
@@ -45,14 +48,17 @@ impl Files {
     }
 
     pub(crate) fn read(&self) -> Result<Contents, TlsError> {
-        let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+        let optional = |path: &Option<PathBuf>, max_mib| {
+            let path = path.as_deref();
+            path.map(|path| read(path, max_mib)).transpose()
+        };
         let identity = match &self.identity {
-            Some((cert, key)) => Some((read(cert)?, read(key)?)),
+            Some((cert, key)) => Some((read(cert, MAX_MIB)?, read(key, MAX_MIB)?)),
             None => None,
         };
         Ok(Contents {
-            ca: optional(&self.ca)?,
-            crl: optional(&self.crl)?,
+            ca: optional(&self.ca, MAX_MIB)?,
+            crl: optional(&self.crl, MAX_LIST_MIB)?,
             identity,
         })
     }
@@ -71,22 +77,23 @@ impl Contents {
     }
 }
 
-fn read(path: &Path) -> Result<Pem, TlsError> {
-    let bytes = read_regular(path).map_err(|error| TlsError::read(path, &error))?;
+fn read(path: &Path, max_mib: u64) -> Result<Pem, TlsError> {
+    let bytes = read_regular(path, max_mib).map_err(|error| TlsError::read(path, &error))?;
     Ok((path.to_owned(), bytes))
 }
 
-fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+fn read_regular(path: &Path, max_mib: u64) -> io::Result<Vec<u8>> {
     // Opening a pipe waits for its writer, and nothing could end that wait.
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    let max_bytes = max_mib << 20;
     let mut bytes = Vec::new();
     File::open(path)?
-        .take(MAX_BYTES + 1)
+        .take(max_bytes + 1)
         .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other("larger than 1 MiB"));
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!("larger than {max_mib} MiB")));
     }
     Ok(bytes)
 }

@@ -45,7 +45,7 @@ struct Inner {
     tasks: Tasks,
     reset_on_drop: ResetOnDrop,
     dialer: Arc<Dialer>,
-    /// The servers that the dial's round had no need to try. Empty once a call has had an outcome.
+    /// The other servers of the dial's round that have not failed. Empty once a call has had an outcome.
     untried: Mutex<Vec<Address>>,
     failure: Failure,
 }

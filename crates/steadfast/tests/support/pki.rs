@@ -113,22 +113,19 @@ impl Authority {
     }
 
     /// Signs the list of these revoked certificates.
-    pub(crate) fn revocation_list(&self, (from, to): Years, revoked: &[&Certificate]) -> String {
-        let revoked = revoked.iter().map(|certificate| RevokedCertParams {
-            serial_number: certificate.serial.clone(),
-            revocation_time: date_time_ymd(from, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        });
-        let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(from, 1, 1),
-            next_update: date_time_ymd(to, 1, 1),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    pub(crate) fn revocation_list(&self, years: Years, revoked: &[&Certificate]) -> String {
+        self.sign_list(list(years, revoked))
+    }
+
+    /// Signs a list of no certificates, which expires at `end`.
+    pub(crate) fn revocation_list_until(&self, end: SystemTime) -> String {
+        let mut list = list(VALID, &[]);
+        list.next_update = end.into();
+        self.sign_list(list)
+    }
+
+    fn sign_list(&self, list: CertificateRevocationListParams) -> String {
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     fn roots(&self) -> Arc<RootCertStore> {
@@ -137,6 +134,23 @@ impl Authority {
             .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
             .unwrap();
         Arc::new(roots)
+    }
+}
+
+fn list((from, to): Years, revoked: &[&Certificate]) -> CertificateRevocationListParams {
+    let revoked = revoked.iter().map(|certificate| RevokedCertParams {
+        serial_number: certificate.serial.clone(),
+        revocation_time: date_time_ymd(from, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    CertificateRevocationListParams {
+        this_update: date_time_ymd(from, 1, 1),
+        next_update: date_time_ymd(to, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
     }
 }
 

@@ -2,10 +2,13 @@
 #[path = "../support/pki.rs"]
 mod pki;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::ExtendedKeyUsagePurpose as Usage;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use steadfast::tls::{Tls, TlsError, TlsOptions, TlsStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_rustls::TlsAcceptor;
@@ -154,6 +157,61 @@ async fn revoked_certificates_are_refused_as_lists_change() {
         (tls.counters().reloads, tls.counters().failed_reloads),
         (5, 2)
     );
+}
+
+#[tokio::test]
+async fn expired_list_refuses_a_server_accepted_before() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority);
+    // Keeps its sessions, so that a client can resume them.
+    let server = server_config(&authority.server(NAME), None);
+    let kind_of_second = async |tls: &Tls| {
+        let connect = async || exchange(tls, NAME, Arc::clone(&server)).await;
+        connect().await?;
+        Ok::<_, String>(connect().await?.get_ref().1.handshake_kind().unwrap())
+    };
+    let unchecked = files.options().load(&[H2]).unwrap();
+    let kind = kind_of_second(&unchecked).await.unwrap();
+    assert_eq!(kind, HandshakeKind::Resumed);
+
+    // Certificates have the clock of the system, which no test can move.
+    let end = SystemTime::now() + Duration::from_secs(4);
+    files.write_crl(&authority.revocation_list_until(end));
+    let checked = files.options_with_crl().load(&[H2]).unwrap();
+    let kind = kind_of_second(&checked).await.unwrap();
+    assert_eq!(kind, HandshakeKind::Full);
+    tokio::time::sleep(end.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    let error = kind_of_second(&checked).await.unwrap_err();
+    assert!(error.contains("the revocation list has expired"), "{error}");
+}
+
+#[tokio::test]
+async fn large_revocation_list_is_used_and_its_size_limited() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority);
+    let revoked = authority.server(NAME);
+    let list = authority.revocation_list(VALID, &[&revoked; 40_000]);
+    assert!(list.len() > 1 << 20, "{}", list.len());
+    files.write_crl(&list);
+    let tls = files.options_with_crl().load(&[H2]).unwrap();
+    let refused = exchange(&tls, NAME, server_config(&revoked, None)).await;
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(
+        error.contains("has revoked the server's certificate"),
+        "{error}"
+    );
+
+    for (name, mib) in [("crl.pem", 64), ("ca.pem", 1)] {
+        let file = std::fs::File::create(files.path(name)).unwrap();
+        file.set_len((mib << 20) + 1).unwrap();
+        let error = files
+            .options_with_crl()
+            .load(&[H2])
+            .unwrap_err()
+            .to_string();
+        let expected = format!("{name}: larger than {mib} MiB");
+        assert!(error.ends_with(&expected), "{error}");
+    }
 }
 
 #[tokio::test]
