@@ -114,17 +114,17 @@ impl Authority {
 
     /// Signs the list of these revoked certificates.
     pub(crate) fn revocation_list(&self, years: Years, revoked: &[&Certificate]) -> String {
-        self.sign_list(list(years, revoked))
+        self.sign_list(&list(years, revoked))
     }
 
     /// Signs a list of no certificates, which expires at `end`.
     pub(crate) fn revocation_list_until(&self, end: SystemTime) -> String {
         let mut list = list(VALID, &[]);
         list.next_update = end.into();
-        self.sign_list(list)
+        self.sign_list(&list)
     }
 
-    fn sign_list(&self, list: CertificateRevocationListParams) -> String {
+    fn sign_list(&self, list: &CertificateRevocationListParams) -> String {
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 

@@ -190,7 +190,7 @@ async fn large_revocation_list_is_used_and_its_size_limited() {
     let authority = Authority::new("ours");
     let files = Files::new(&authority);
     let revoked = authority.server(NAME);
-    let list = authority.revocation_list(VALID, &[&revoked; 40_000]);
+    let list = authority.revocation_list(VALID, &vec![&revoked; 40_000]);
     assert!(list.len() > 1 << 20, "{}", list.len());
     files.write_crl(&list);
     let tls = files.options_with_crl().load(&[H2]).unwrap();
