@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
+    hash::{BuildHasher as _, Hasher, RandomState},
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -18,6 +18,8 @@ pub struct Source {
     returned: Option<u64>,
     /// The fingerprint of the files at the last call.
     last: Option<u64>,
+    /// The fingerprint of the policy that was parsed last, and the files that it names.
+    named: Option<(u64, Vec<String>)>,
     hasher: RandomState,
 }
 
@@ -33,6 +35,7 @@ impl Source {
             understands,
             returned: None,
             last: None,
+            named: None,
             hasher: RandomState::new(),
         }
     }
@@ -49,23 +52,35 @@ impl Source {
     pub fn poll(&mut self) -> Option<Result<Access, Faults>> {
         // The contents and not the times of the files: a time can stay the same.
         let mut hash = self.hasher.build_hasher();
+        let policy = read(&self.path);
+        write(&mut hash, &policy);
+        let of_policy = hash.finish();
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        // Almost always nothing has changed, and parsing costs more than reading.
+        if let Some((_, names)) = self.named.as_ref().filter(|(of, _)| *of == of_policy) {
+            let mut hash = hash.clone();
+            for name in names {
+                write(&mut hash, &read(&folder.join(name)));
+            }
+            let fingerprint = Some(hash.finish());
+            if self.returned == fingerprint {
+                self.last = fingerprint;
+                return None;
+            }
+        }
         let name = self.path.display().to_string();
-        let read = match read(&self.path) {
+        let mut names = Vec::new();
+        let read = match policy {
             Ok(text) => {
-                hash.write(text.as_bytes());
-                let folder = self.path.parent().unwrap_or(Path::new(""));
                 let read_keys = |path: &str| {
+                    names.push(path.to_owned());
                     let keys = read(&folder.join(path));
-                    match &keys {
-                        Ok(text) => hash.write(text.as_bytes()),
-                        Err(error) => hash.write(error.to_string().as_bytes()),
-                    }
+                    write(&mut hash, &keys);
                     keys
                 };
                 Access::parse(&name, &text, read_keys, self.understands)
             }
             Err(error) => {
-                hash.write(error.to_string().as_bytes());
                 let kind = FaultKind::Unreadable(error.to_string());
                 let (line, column) = (1, 1);
                 Err(Faults(vec![Fault {
@@ -76,6 +91,7 @@ impl Source {
                 }]))
             }
         };
+        self.named = Some((of_policy, names));
         let fingerprint = Some(hash.finish());
         let is_first = self.returned.is_none();
         let is_settled = std::mem::replace(&mut self.last, fingerprint) == fingerprint;
@@ -84,6 +100,13 @@ impl Source {
         }
         self.returned = fingerprint;
         Some(read)
+    }
+}
+
+fn write(hash: &mut impl Hasher, read: &io::Result<String>) {
+    match read {
+        Ok(text) => hash.write(text.as_bytes()),
+        Err(error) => hash.write(error.to_string().as_bytes()),
     }
 }
 
@@ -104,7 +127,10 @@ fn read(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use super::*;
 
@@ -149,6 +175,34 @@ mod tests {
         assert!(settled(&mut source).unwrap().is_err());
         fs::write(folder.path().join("keys.json"), keys).unwrap();
         settled(&mut source).unwrap().unwrap();
+    }
+
+    #[test]
+    fn unchanged_files_are_not_parsed_again() {
+        static PARSED: AtomicUsize = AtomicUsize::new(0);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let policy = |field: &str| {
+            format!(
+                "[[grants]]\nrole = 'a'\ndatabases = ['a']\ncollections = ['a']\n\
+                 actions = ['subscribe']\nfilter = ['{field} == 1']\n"
+            )
+        };
+        fs::write(&path, policy("n")).unwrap();
+        let mut source = Source::new(&path, |_| {
+            PARSED.fetch_add(1, Relaxed);
+            Ok(())
+        });
+        source.poll().unwrap().unwrap();
+        let first = PARSED.load(Relaxed);
+        assert!(first > 0);
+        for _ in 0..5 {
+            assert!(source.poll().is_none());
+        }
+        assert_eq!(PARSED.load(Relaxed), first);
+        fs::write(&path, policy("m")).unwrap();
+        settled(&mut source).unwrap().unwrap();
+        assert!(PARSED.load(Relaxed) > first);
     }
 
     #[test]

@@ -12,9 +12,8 @@ use tokio::{net::TcpListener, runtime};
 
 use super::{COLLECTION, DATABASE, EPOCH, data, raw};
 
-/// The number of documents that the events change, unless they are to be more, and of events in one
-/// commit.
-pub(crate) const DOCUMENTS: u64 = 1_000;
+/// The number of documents that the events change, and of events in one commit.
+const DOCUMENTS: u64 = 1_000;
 const BATCH: u64 = 1_000;
 
 /// The kind of server.
@@ -52,34 +51,33 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     } else {
         Box::new(MemoryLog::with_epoch(EPOCH))
     };
-    fill(&mut *log, events, DOCUMENTS)?;
+    fill(&mut *log, events)?;
     let _server = Server::start(listener, log, ServerOptions::default())?;
     wait_for_end(&address)
 }
 
 /// Appends events until the log has this many.
-fn fill(log: &mut dyn Log, events: u64, documents: u64) -> Result<()> {
+fn fill(log: &mut dyn Log, events: u64) -> Result<()> {
     let mut head = log.reader().bounds().head;
     while head < events {
         let upto = (head + BATCH).min(events);
-        let batch = (head + 1..=upto).map(|offset| submission(offset, documents));
-        let batch = batch.collect();
+        let batch = (head + 1..=upto).map(submission).collect();
         log.append(batch, 0)?;
         head = upto;
     }
     Ok(())
 }
 
-fn submission(offset: u64, documents: u64) -> Submission {
-    let id = format!("order-{:05}", offset % documents);
+fn submission(offset: u64) -> Submission {
+    let id = format!("order-{:05}", offset % DOCUMENTS);
     let document = DocumentKey::new(DATABASE, COLLECTION, id.as_str());
     Submission::new("bench", offset, document, data(offset))
 }
 
-/// Writes a log on disk with the changes of so many documents, and returns the seconds that it takes to read all of its events.
-pub(crate) fn log_events(directory: &Path, events: u64, documents: u64) -> Result<f64> {
+/// Writes a log on disk and returns the seconds that it takes to read all of its events.
+pub(crate) fn log_events(directory: &Path, events: u64) -> Result<f64> {
     let mut log = SegmentLog::open(directory, &StoreOptions::new(EPOCH))?;
-    fill(&mut log, events, documents)?;
+    fill(&mut log, events)?;
     let reader = log.reader();
     let began = std::time::Instant::now();
     let mut after = 0;
