@@ -130,6 +130,7 @@ fn self_metrics_text(state: &State) -> String {
 
 fn write_tls(text: &mut String, state: &State) {
     let figures = state.config.security.tls.iter().flat_map(Tls::figures);
+    let mut before = "";
     for TlsFigure {
         name,
         help,
@@ -143,8 +144,10 @@ fn write_tls(text: &mut String, state: &State) {
         match reason {
             None => write_metric(text, name, help, kind, value as u64),
             Some(reason) => {
+                // The failures follow each other, under one head.
+                let is_first = std::mem::replace(&mut before, name) != name;
                 let name = format!("steadfast_proxy_{name}");
-                if !text.contains(&name) {
+                if is_first {
                     writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}")
                         .expect("writing to a string cannot fail");
                 }
