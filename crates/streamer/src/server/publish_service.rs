@@ -140,8 +140,8 @@ impl PublisherService for PublishService {
         if self.drain.is_cancelled() {
             return Err(stopping());
         }
-        let headers = request.metadata().clone().into_headers();
-        let rights = self.access.call_rights(&headers, request.extensions())?;
+        let headers = request.metadata().as_ref();
+        let rights = self.access.call_rights(headers, request.extensions())?;
         let mut followed = rights.clone();
         let (sender, responses) = mpsc::channel(RESPONSES);
         let stream = PublisherStream {

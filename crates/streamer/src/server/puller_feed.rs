@@ -124,8 +124,8 @@ impl PullerService for PullerFeed {
         if self.drain.is_cancelled() {
             return Err(stopping());
         }
-        let headers = request.metadata().clone().into_headers();
-        let rights = self.access.call_rights(&headers, request.extensions())?;
+        let headers = request.metadata().as_ref();
+        let rights = self.access.call_rights(headers, request.extensions())?;
         if let Some(rights) = &rights {
             rights.check_admin()?;
         }
