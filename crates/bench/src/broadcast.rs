@@ -18,12 +18,11 @@ use steadfast_wire::streamer::gateway_message::Payload;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
-    runtime,
     time::{sleep, timeout},
 };
 
 use self::load::{Publisher, Received, TIMEOUT};
-use crate::target::{CpuTime, Target};
+use crate::target::{CpuTime, Target, load_runtime};
 
 /// Connections, streams per connection and subscriptions per stream.
 struct Case {
@@ -86,12 +85,7 @@ enum Source {
 }
 
 pub(crate) fn run(quick: bool) -> Result<Figures> {
-    // The load runs on the worker, so that this thread may wait for a process.
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    load_runtime()?.block_on(async {
         let mut figures = Figures::new();
         for case in &CASES {
             measure_case(case, &mut figures).await?;

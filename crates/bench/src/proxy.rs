@@ -24,7 +24,6 @@ use steadfast_wire::fodc::StreamMetricsRequest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    runtime,
     task::yield_now,
     time::{sleep_until, timeout},
 };
@@ -33,6 +32,7 @@ use self::{
     agents::{Agents, OTHERS},
     process::Process,
 };
+use crate::target::load_runtime;
 
 pub(crate) const AGENTS: usize = 1_000;
 pub(crate) const METRICS: usize = 1_000;
@@ -52,11 +52,7 @@ const LATE: f64 = 2.0;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn run() -> Result<Figures> {
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure())
+    load_runtime()?.block_on(measure())
 }
 
 async fn measure() -> Result<Figures> {

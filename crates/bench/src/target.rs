@@ -1,7 +1,7 @@
 //! The programs that are measured: the shipped server and its baselines.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use steadfast_bench::measure::{memory_mib, thread_cpu_times};
 use steadfast_tls::client::{Tls, TlsOptions};
 use tempfile::TempDir;
+use tokio::runtime::{self, Runtime};
 
 /// A server or client process. Dropping it ends the process.
 pub(crate) struct Target {
@@ -192,6 +193,15 @@ fn empty_directory() -> Result<TempDir> {
 /// Returns the directory of a server's certificates.
 fn certificates(data: &TempDir) -> PathBuf {
     data.path().join("certificates")
+}
+
+/// Returns a runtime for a load. The load runs on its worker, so that the thread that waits for it may wait
+/// for a process as well.
+pub(crate) fn load_runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
 }
 
 /// Returns the path of a program that was built together with this one.

@@ -29,7 +29,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tracing_subscriber::fmt::MakeWriter;
 
 use self::pki::{Authority, Certificate, Files, VALID};
 
@@ -51,19 +50,12 @@ impl Write for Log {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 impl Log {
     fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
+        let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_writer(log.clone())
+            .with_writer(move || writer.clone())
             .with_ansi(false)
             .finish();
         (log, tracing::subscriber::set_default(subscriber))

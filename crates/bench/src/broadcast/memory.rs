@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::load::{self, Received};
-use crate::target::{Endpoint, Target};
+use crate::target::{Endpoint, Target, load_runtime};
 
 pub(super) const CONNECTIONS: u64 = 2_000;
 
@@ -99,10 +99,7 @@ pub(super) async fn connect(
     connections: u64,
     subscriptions: u64,
 ) -> Result<Clients> {
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime = load_runtime()?;
     let streams = runtime.spawn(open(server.endpoint()?, connections, subscriptions));
     let mut clients = Clients {
         runtime: Some(runtime),

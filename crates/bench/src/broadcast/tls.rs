@@ -10,12 +10,11 @@ use steadfast_bench::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    runtime,
     time::{sleep, timeout},
 };
 
 use super::{BURSTS, CASES, Loaded, PAIRS, SETTLE, compare, load::TIMEOUT, memory};
-use crate::target::{Endpoint, HOST, Target};
+use crate::target::{Endpoint, HOST, Target, load_runtime};
 
 /// The goal: the CPU time per delivery, of that without TLS.
 const PER_DELIVERY: f64 = 1.3;
@@ -35,12 +34,7 @@ enum Opening {
 }
 
 pub(crate) fn run() -> Result<Figures> {
-    // The load runs on the worker, so that this thread may wait for a process.
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    load_runtime()?.block_on(async {
         let mut figures = Figures::new();
         measure_deliveries(&mut figures).await?;
         measure_handshakes(&mut figures).await?;
