@@ -36,7 +36,7 @@ use tonic::{server::NamedService as _, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
-pub use self::access::policy_source;
+pub use self::access::{PolicyFile, policy_filter, policy_source};
 pub use steadfast_net::{
     ClientAuth, RequestRate, Security, ServerTlsOptions, Tls, TlsError, UnfinishedLimits,
 };

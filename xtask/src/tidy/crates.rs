@@ -9,7 +9,7 @@ use toml::Value;
 use crate::process;
 
 /// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &str); 17] = [
+const MAY_USE: [(&str, &str); 18] = [
     ("session", ""),
     ("wire", ""),
     ("chaos", ""),
@@ -24,6 +24,10 @@ const MAY_USE: [(&str, &str); 17] = [
         "streamer",
         "session steadfast wire net exposition streamer-core access",
     ),
+    (
+        "gateway",
+        "session steadfast net exposition streamer access",
+    ),
     ("fodc-model", "wire exposition"),
     (
         "fodc-agent",
@@ -32,7 +36,7 @@ const MAY_USE: [(&str, &str); 17] = [
     ("fodc-proxy", "session wire net exposition fodc-model"),
     (
         "cli",
-        "session steadfast wire net access streamer-core streamer exposition recorder fodc-model fodc-agent fodc-proxy chaos",
+        "session steadfast wire net access streamer-core streamer gateway exposition recorder fodc-model fodc-agent fodc-proxy chaos",
     ),
     ("sim", "session steadfast wire streamer-core streamer chaos"),
     (

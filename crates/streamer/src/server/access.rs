@@ -50,7 +50,7 @@ pub(super) struct CallRights {
 
 /// The policy file, and those who follow it.
 #[derive(Debug)]
-pub(super) struct PolicyFile {
+pub struct PolicyFile {
     source: Source,
     current: watch::Sender<Arc<Access>>,
 }
@@ -63,14 +63,18 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 #[must_use]
 pub fn policy_source(path: &Path) -> Source {
     Source::new(path, |condition| {
-        let read = filter_of(std::slice::from_ref(condition));
+        let read = policy_filter(std::slice::from_ref(condition));
         read.map(|_| ()).map_err(|error| error.fault.to_string())
     })
 }
 
 /// Reads the conditions of a grant. A value is written as JSON, which ends with the value: none can become
 /// another condition.
-fn filter_of(conditions: &[Condition]) -> Result<Filter, InvalidText> {
+///
+/// # Errors
+///
+/// At the first condition that is none of a subscription.
+pub fn policy_filter(conditions: &[Condition]) -> Result<Filter, InvalidText> {
     Filter::from_text(conditions.iter().map(|condition| match &condition.value {
         None => condition.text.clone(),
         Some(value) => format!("{} {value}", condition.text),
@@ -83,10 +87,8 @@ impl AccessControl {
         let Some(path) = path else {
             return Ok((Self(None), None));
         };
-        let mut source = policy_source(path);
-        let access = source.poll().unwrap_or_else(|| Ok(Access::default()))?;
-        let (current, receiver) = watch::channel(Arc::new(access));
-        Ok((Self(Some(receiver)), Some(PolicyFile { source, current })))
+        let (receiver, file) = PolicyFile::load(path)?;
+        Ok((Self(Some(receiver)), Some(file)))
     }
 
     /// Returns true if peers need rights.
@@ -198,7 +200,7 @@ impl Rights for KnownPeer {
             // The file was checked with values of two types only. A claim of another type may make no
             // condition, which then allows nothing.
             Decision::Filtered(filters) => {
-                let filters = filters.iter().filter_map(|it| filter_of(it).ok());
+                let filters = filters.iter().filter_map(|it| policy_filter(it).ok());
                 Grant::Any(filters.collect())
             }
         }
@@ -286,13 +288,21 @@ impl CallRights {
 }
 
 impl PolicyFile {
+    /// Reads a policy file. The rules change while somebody calls [`PolicyFile::follow`].
+    ///
+    /// # Errors
+    ///
+    /// All faults of the file.
+    pub fn load(path: &Path) -> Result<(watch::Receiver<Arc<Access>>, Self), Faults> {
+        let mut source = policy_source(path);
+        let access = source.poll().unwrap_or_else(|| Ok(Access::default()))?;
+        let (current, receiver) = watch::channel(Arc::new(access));
+        Ok((receiver, Self { source, current }))
+    }
+
     /// Reads the file again when it has changed, until `stop` is cancelled, and passes the new rules on. A
     /// file with faults changes nothing.
-    pub(super) async fn follow(
-        self,
-        on_change: impl Fn(Arc<Access>) + Send,
-        stop: CancellationToken,
-    ) {
+    pub async fn follow(self, on_change: impl Fn(Arc<Access>) + Send, stop: CancellationToken) {
         let Self {
             mut source,
             current,

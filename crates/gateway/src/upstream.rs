@@ -1,0 +1,261 @@
+//! The Streamers behind the gateway, reached through our own client.
+//!
+//! Each subscription of a client is one of the Streamer's. Nothing is shared between them but the
+//! connections: positions, snapshots and credit are those of the layers below, and a subscription that
+//! nobody reads costs an offset in the log.
+
+mod handle;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use steadfast::{CallCredentials, LinkOptions, dial::Dialer, grpc, session::Config};
+use steadfast_session::State;
+use steadfast_streamer::{
+    Client, Entry, LiveWindow, PublishError, Publisher, Subscription,
+    client::{BuildError, Limits, SubscribeError},
+};
+use tokio::time::timeout;
+
+pub use self::handle::Handle;
+use crate::{
+    rights::Peer,
+    subscription::{End, EndCode, Request},
+};
+
+/// The way to the Streamers.
+#[derive(Clone)]
+pub struct UpstreamOptions {
+    /// The Streamers, which can stand in for each other: they serve one log.
+    pub dialer: Dialer,
+    /// The timeouts of the sessions with them.
+    pub session: Config,
+    /// The credentials of the gateway. They must allow everything that its clients may do.
+    pub credentials: CallCredentials,
+    /// Settings of the connections.
+    pub grpc: grpc::Options,
+    /// The number of connections for subscriptions. Default 4.
+    pub connections: usize,
+    /// The longest wait for the response to a subscription. Default 10 s.
+    pub open_timeout: Duration,
+}
+
+/// The Streamers. Clones share the connections.
+#[derive(Clone, Debug)]
+pub struct Upstream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clients: Vec<Client>,
+    next: AtomicUsize,
+    publisher: Publisher,
+    options: UpstreamOptions,
+}
+
+/// The source of the items of one subscription.
+#[derive(Debug)]
+enum Source {
+    Changes(Subscription),
+    /// Boxed, because few subscriptions have an order.
+    Window(Box<LiveWindow>),
+}
+
+/// Queued changes of all subscriptions on one connection. More than for an ordinary client, because here
+/// they are divided among all sockets.
+const QUEUED_CHANGES: u64 = 65_536;
+/// Their bytes.
+const QUEUED_BYTES: u64 = 32 << 20;
+
+impl UpstreamOptions {
+    /// Returns the default settings for these Streamers.
+    #[must_use]
+    pub fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            session: Config::default(),
+            credentials: CallCredentials::default(),
+            grpc: grpc::Options::default(),
+            connections: 4,
+            open_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn link(&self, name: &str) -> LinkOptions {
+        LinkOptions::from(self.session.clone())
+            .name(name)
+            .credentials(self.credentials.clone())
+    }
+
+    /// Returns a publisher. Entries that a producer of this name publishes again with the same sequences are
+    /// stored once; `None` is a random name.
+    ///
+    /// # Errors
+    ///
+    /// If settings contradict each other.
+    pub fn publisher(&self, producer: Option<&str>) -> Result<Publisher, BuildError> {
+        let mut builder = Publisher::builder(self.dialer.clone())
+            .link(self.link("gateway-publisher"))
+            .transport_options(self.grpc.clone());
+        if let Some(producer) = producer {
+            builder = builder.producer(producer);
+        }
+        builder.build()
+    }
+}
+
+impl fmt::Debug for UpstreamOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamOptions")
+            .field("dialer", &self.dialer)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Starts to connect.
+    ///
+    /// # Errors
+    ///
+    /// If settings contradict each other.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start(options: UpstreamOptions) -> Result<Self, BuildError> {
+        let mut limits = Limits::default();
+        limits.messages = QUEUED_CHANGES;
+        limits.bytes = QUEUED_BYTES;
+        let client = |_| {
+            Client::builder(options.dialer.clone())
+                .client_id("steadfast-gateway")
+                .limits(limits)
+                .link(options.link("gateway"))
+                .transport_options(options.grpc.clone())
+                .build()
+        };
+        let clients = (0..options.connections.max(1)).map(client);
+        Ok(Self(Arc::new(Inner {
+            clients: clients.collect::<Result<_, _>>()?,
+            next: AtomicUsize::new(0),
+            publisher: options.publisher(None)?,
+            options,
+        })))
+    }
+
+    /// Opens a subscription for a client, within its rights. The handle tells how it goes. Dropping it ends
+    /// the subscription.
+    #[must_use]
+    pub fn open(&self, request: Request, peer: &Peer) -> Handle {
+        Handle::new(self.clone(), request, peer)
+    }
+
+    /// Publishes entries in order, and waits until all are durable. The caller has checked the rights.
+    ///
+    /// # Errors
+    ///
+    /// At the first entry that was refused, or is not known to be durable. Those after it may be.
+    pub async fn publish(&self, entries: Vec<Entry>) -> Result<(), PublishError> {
+        let mut pending = Vec::with_capacity(entries.len());
+        for entry in entries {
+            pending.push(self.0.publisher.enqueue(entry).await?);
+        }
+        for entry in pending {
+            entry.await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the settings, from which another publisher can be made.
+    #[must_use]
+    pub fn options(&self) -> &UpstreamOptions {
+        &self.0.options
+    }
+
+    /// Returns the number of connections for subscriptions that are restored.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        let clients = self.0.clients.iter();
+        clients
+            .filter(|client| client.status().state == State::Connected)
+            .count()
+    }
+
+    /// Returns the reason of the state of the first connection that is not restored.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let mut clients = self.0.clients.iter().map(Client::status);
+        let status = clients.find(|status| status.state != State::Connected)?;
+        Some(status.cause.to_string())
+    }
+
+    /// Closes all connections, at most 2 s each, together.
+    pub async fn close(&self) {
+        let clients = self.0.clients.iter().map(Client::close);
+        futures_util::future::join(
+            futures_util::future::join_all(clients),
+            self.0.publisher.close(),
+        )
+        .await;
+    }
+
+    fn client(&self) -> Client {
+        let next = self.0.next.fetch_add(1, Relaxed);
+        self.0.clients[next % self.0.clients.len()].clone()
+    }
+
+    /// Subscribes at a Streamer, and waits for its response within the timeout.
+    fn subscribe(
+        &self,
+        request: &Request,
+        filter: steadfast_streamer::Filter,
+    ) -> impl Future<Output = Result<Source, End>> + Send + 'static {
+        let mut subscribe =
+            self.client()
+                .subscribe(&*request.database, &*request.collection, filter);
+        if let Some(position) = request.from {
+            subscribe = subscribe.after(position);
+        }
+        if request.left {
+            subscribe = subscribe.with_left();
+        }
+        if request.snapshot {
+            subscribe = subscribe.with_snapshot();
+        }
+        let order = request.window.clone();
+        let limit = self.0.options.open_timeout;
+        async move {
+            let opened = async {
+                match order {
+                    None => subscribe.await.map(Source::Changes),
+                    Some(order) => {
+                        let ordered = subscribe.order_by(order.field, order.direction);
+                        let window = ordered.limit(order.limit).await?;
+                        Ok(Source::Window(Box::new(window)))
+                    }
+                }
+            };
+            let opened = timeout(limit, opened).await.map_err(|_| {
+                let text = format!("no Streamer responded within {limit:?}");
+                End::new(EndCode::Unavailable, text)
+            })?;
+            opened.map_err(|error| end_of(&error))
+        }
+    }
+}
+
+fn end_of(error: &SubscribeError) -> End {
+    match error {
+        SubscribeError::Refused(refusal) if refusal.permanent => {
+            End::new(EndCode::Invalid, &*refusal.message)
+        }
+        SubscribeError::Refused(refusal) => End::new(EndCode::Unavailable, &*refusal.message),
+        _ => End::new(EndCode::Unavailable, "the Streamer cannot be reached"),
+    }
+}
