@@ -14,12 +14,14 @@ mod http;
 mod kill9;
 mod listen;
 mod load;
+mod operations;
 mod output;
 mod server_process;
 mod settings;
 mod signals;
 mod streamer;
 mod token;
+mod top;
 mod tour;
 mod units;
 
@@ -65,6 +67,8 @@ enum Command {
     Tour(tour::Args),
     /// Run the server, or a client that subscribes or publishes
     Streamer(Box<streamer::Args>),
+    /// Watch a server in the terminal: rates, lag, gaps, recovery, and what causes them
+    Top(Box<top::Args>),
     /// Run the flight recorder of metrics: an agent, or the proxy of many agents
     Fodc(Box<fodc::Args>),
     /// Publish and subscribe under injected faults, and count losses and duplicates
@@ -107,6 +111,7 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
         match args.command {
             Command::Tour(args) => tour::run(args, settings, &stop).await,
             Command::Streamer(args) => streamer::run(*args, settings, &stop).await,
+            Command::Top(args) => top::run(*args, settings, &stop).await,
             Command::Fodc(args) => fodc::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
             Command::Kill9(args) => kill9::run(args, settings, &stop).await,

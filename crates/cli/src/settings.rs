@@ -28,7 +28,7 @@ use self::file::File;
 pub(crate) use self::values::{Listen, Setting, Several, Size};
 
 /// The table of the file for each command that has settings. What is not here is in no table.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("streamer serve", "server"),
     ("streamer log verify", "server"),
     ("streamer log repair", "server"),
@@ -37,6 +37,7 @@ const TABLES: [(&str, &str); 12] = [
     ("streamer subscribe", "client"),
     ("streamer publish", "client"),
     ("streamer status", "client"),
+    ("top", "client"),
     ("feed packages", "client"),
     ("feed generator", "client"),
     ("fodc agent", "agent"),

@@ -4,7 +4,7 @@ mod log;
 mod publish;
 mod serve;
 pub(crate) mod start;
-mod status;
+pub(crate) mod status;
 mod subscribe;
 mod window;
 

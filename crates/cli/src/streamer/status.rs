@@ -2,20 +2,17 @@
 
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use comfy_table::presets;
-use steadfast::{dial::Dialer, session::OneLine};
+use steadfast::session::OneLine;
 use steadfast_streamer::server::operations::{
     DurationReport, ExpensiveFilter, LogReport, Report, SlowStream,
 };
 
 use crate::{
     chart,
-    clients::{ServerAddress, TlsArgs},
-    credentials::CredentialArgs,
-    http,
+    operations::OperationsArgs,
     output::{self, BAD, STRONG, styled},
-    settings::{Given, Setting, Settings},
+    settings::Settings,
     units::{grouped, readable},
 };
 
@@ -23,32 +20,11 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Address of the server's listener for operations [default: 127.0.0.1:9080]
-    #[arg(long, env, value_name = "HOST:PORT")]
-    operations: Option<Given<HttpAddress>>,
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    credentials: CredentialArgs,
+    operations: OperationsArgs,
     /// Print the JSON object that docs/operations.md describes
     #[arg(long)]
     json: bool,
-}
-
-/// The address of a listener for operations: a host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HttpAddress(String);
-
-impl Setting for HttpAddress {
-    fn from_text(text: &str) -> Result<Self, String> {
-        let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        match parts.map(|(_, port)| port.parse::<u16>()) {
-            Some(Ok(_)) if text.parse::<Dialer>().is_ok() => Ok(Self(text.to_owned())),
-            Some(_) | None => Err(format!(
-                "{text:?} is not an address; write HOST:PORT, like 127.0.0.1:9080"
-            )),
-        }
-    }
 }
 
 const EXAMPLES: &str = "Exit status: 0 if the server is ready, 1 if it is not or does not answer.
@@ -63,29 +39,9 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Prints the status of a server.
 pub(crate) async fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
-    let here = HttpAddress("127.0.0.1:9080".to_owned());
-    let HttpAddress(address) = settings.get_or(args.operations, here);
-    let dialer = ServerAddress::local(&address);
-    let credentials = args.credentials.into_credentials(&mut settings);
-    let dialer = args.tls.apply(
-        dialer,
-        b"http/1.1",
-        "operations",
-        &credentials,
-        &mut settings,
-    );
+    let operations = args.operations.resolve(&mut settings);
     settings.finish()?;
-    let body = http::fetch(&dialer, &address, "/status", &credentials, TIMEOUT)
-        .await
-        .with_context(|| {
-            format!(
-                "cannot read the status; {address} must be the listener for operations \
-                 (--operations) of a server that has opened its log; if it has a policy (--access), \
-                 the status needs the token of an administrator (--token-file)"
-            )
-        })?;
-    let report: Report = serde_json::from_slice(&body)
-        .with_context(|| format!("{address}/status is not the status of a server"))?;
+    let (body, report) = operations.status(TIMEOUT).await?;
     if args.json {
         output::line(std::str::from_utf8(&body)?)?;
     } else {
@@ -327,7 +283,7 @@ fn syncs(log: &LogReport) -> String {
     }
 }
 
-fn durations(report: &DurationReport) -> String {
+pub(crate) fn durations(report: &DurationReport) -> String {
     let DurationReport {
         count,
         mean_seconds,
@@ -345,13 +301,13 @@ fn durations(report: &DurationReport) -> String {
     )
 }
 
-fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     // The number is from whatever listens at that address.
     readable(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 /// Returns a text of a peer as it can be shown on a terminal.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     // Peers choose ids, and a terminal obeys control characters.
     OneLine(text).to_string()
 }

@@ -157,3 +157,34 @@ async fn status_is_printed_for_people_and_as_json() {
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert!(gone.stderr.contains("--operations"), "{gone:?}");
 }
+
+#[tokio::test]
+async fn top_prints_one_report_where_there_is_no_terminal() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let operations = next(&mut server.out).await.unwrap();
+    let operations = operations.strip_prefix("operations ").unwrap().to_owned();
+    publish(
+        &format!("-d db -c c --addr {}", server.addr),
+        "{\"id\":\"a\"}\n",
+    )
+    .await;
+    let top = format!("top --operations {operations}");
+    let report = run(&words(&top), None).await;
+    assert_eq!(report.code, Some(0), "{report:?}");
+    for expected in [
+        "0/s entries, 0/s events",
+        "events after 0 up to 1",
+        "slowest streams\nnone",
+        "expensive filters",
+        "streams by lag",
+    ] {
+        assert!(report.stdout.contains(expected), "{expected}: {report:?}");
+    }
+    // Nothing that only a terminal understands.
+    assert!(!report.stdout.contains('\u{1b}'), "{report:?}");
+    server.child.kill().await.unwrap();
+    let gone = run(&words(&top), None).await;
+    assert_eq!(gone.code, Some(1), "{gone:?}");
+    assert!(gone.stderr.contains("--operations"), "{gone:?}");
+}

@@ -1,0 +1,86 @@
+//! The pages of a server's listener for operations, as commands read them.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::body::Bytes;
+use steadfast::{CallCredentials, dial::Dialer};
+use steadfast_streamer::server::operations::Report;
+
+use crate::{
+    clients::{ServerAddress, TlsArgs},
+    credentials::CredentialArgs,
+    http,
+    settings::{Given, Setting, Settings},
+};
+
+/// Arguments of the commands that read the status of a server.
+#[derive(clap::Args)]
+pub(crate) struct OperationsArgs {
+    /// Address of the server's listener for operations [default: 127.0.0.1:9080]
+    #[arg(long, env, value_name = "HOST:PORT")]
+    operations: Option<Given<HttpAddress>>,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+}
+
+/// The address of a listener for pages: a host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HttpAddress(String);
+
+impl Setting for HttpAddress {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        match parts.map(|(_, port)| port.parse::<u16>()) {
+            Some(Ok(_)) if text.parse::<Dialer>().is_ok() => Ok(Self(text.to_owned())),
+            Some(_) | None => Err(format!(
+                "{text:?} is not an address; write HOST:PORT, like 127.0.0.1:9080"
+            )),
+        }
+    }
+}
+
+/// A listener for operations, and the credentials for it.
+pub(crate) struct Operations {
+    pub(crate) address: String,
+    dialer: Dialer,
+    credentials: CallCredentials,
+}
+
+impl OperationsArgs {
+    pub(crate) fn resolve(self, settings: &mut Settings) -> Operations {
+        let here = HttpAddress("127.0.0.1:9080".to_owned());
+        let HttpAddress(address) = settings.get_or(self.operations, here);
+        let credentials = self.credentials.into_credentials(settings);
+        let server = ServerAddress::local(&address);
+        let dialer = self
+            .tls
+            .apply(server, b"http/1.1", "operations", &credentials, settings);
+        Operations {
+            address,
+            dialer,
+            credentials,
+        }
+    }
+}
+
+impl Operations {
+    /// Returns the status as the server sent it, and its content.
+    pub(crate) async fn status(&self, limit: Duration) -> anyhow::Result<(Bytes, Report)> {
+        let address = &self.address;
+        let body = http::fetch(&self.dialer, address, "/status", &self.credentials, limit)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot read the status; {address} must be the listener for operations \
+                     (--operations) of a server that has opened its log; if it has a policy \
+                     (--access), the status needs the token of an administrator (--token-file)"
+                )
+            })?;
+        let report = serde_json::from_slice(&body)
+            .with_context(|| format!("{address}/status is not the status of a server"))?;
+        Ok((body, report))
+    }
+}

@@ -1,0 +1,232 @@
+//! The lists of `steadfast top`: their columns, and their rows in a status.
+
+use std::cmp::Ordering;
+
+use steadfast_streamer::server::operations::{ExpensiveFilter, LagBucket, Report, SlowStream};
+
+use crate::{
+    streamer::status::{seconds, shown},
+    units::grouped,
+};
+
+/// The list in the lower half of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Streams,
+    Filters,
+    Lags,
+}
+
+/// A column of a list.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) width: u16,
+    pub(super) is_figure: bool,
+}
+
+/// A row of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    /// What the row is about: the selection stays with it when the order changes.
+    pub(super) key: String,
+    pub(super) cells: Vec<Cell>,
+    /// All that is known, by name.
+    pub(super) details: Vec<(&'static str, String)>,
+}
+
+/// A cell, and the number that it is sorted by.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cell {
+    pub(super) text: String,
+    number: f64,
+}
+
+pub(super) const LISTS: [List; 3] = [List::Streams, List::Filters, List::Lags];
+
+const fn figure(title: &'static str, width: u16) -> Column {
+    Column {
+        title,
+        width,
+        is_figure: true,
+    }
+}
+
+const fn text(title: &'static str, width: u16) -> Column {
+    Column {
+        title,
+        width,
+        is_figure: false,
+    }
+}
+
+const STREAMS: [Column; 7] = [
+    figure("lag", 11),
+    figure("behind", 9),
+    figure("no credit", 9),
+    figure("queued", 12),
+    figure("blocked", 9),
+    text("peer", 21),
+    text("slowest subscription", 40),
+];
+const FILTERS: [Column; 5] = [
+    figure("cost", 8),
+    figure("matches", 8),
+    figure("subscriptions", 13),
+    text("collection", 24),
+    text("filter", 60),
+];
+const LAGS: [Column; 2] = [figure("lag up to", 14), figure("streams", 12)];
+
+impl List {
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Streams => "slowest streams",
+            Self::Filters => "expensive filters",
+            Self::Lags => "streams by lag",
+        }
+    }
+
+    pub(super) fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Streams => &STREAMS,
+            Self::Filters => &FILTERS,
+            Self::Lags => &LAGS,
+        }
+    }
+
+    /// The sentence in place of rows if there are none.
+    pub(super) fn empty(self) -> &'static str {
+        match self {
+            Self::Streams => "none: every subscriber is live and has taken everything",
+            Self::Filters => "none: no filter had to be evaluated yet",
+            Self::Lags => "none: the server has no streams by their lag",
+        }
+    }
+
+    /// Returns the rows in the order of the status.
+    pub(super) fn rows(self, report: &Report) -> Vec<Row> {
+        match self {
+            Self::Streams => report.slowest_streams.iter().map(stream).collect(),
+            Self::Filters => report.expensive_filters.iter().map(filter).collect(),
+            Self::Lags => report.lags.iter().map(lag).collect(),
+        }
+    }
+}
+
+impl Cell {
+    fn number(text: String, number: f64) -> Self {
+        Self { text, number }
+    }
+
+    fn text(text: String) -> Self {
+        Self { text, number: 0.0 }
+    }
+
+    /// Compares two cells of a column: the largest figure first, texts by the alphabet.
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
+        let figures = other.number.total_cmp(&self.number);
+        figures.then_with(|| self.text.cmp(&other.text))
+    }
+}
+
+fn stream(stream: &SlowStream) -> Row {
+    let count = |count: usize| Cell::number(grouped(count as u64), count as f64);
+    let queued = format!("{} B", grouped(stream.queued_bytes as u64));
+    let peer = stream.peer.clone().unwrap_or_else(|| "unknown".to_owned());
+    let subscription = stream.slowest.as_ref().map(|it| {
+        let (id, database, collection) =
+            (shown(&it.id), shown(&it.database), shown(&it.collection));
+        format!("{id} of {database}/{collection}")
+    });
+    let subscription = subscription.unwrap_or_default();
+    let blocked = seconds(stream.blocked_seconds);
+    let (behind, without_credit) = (stream.behind, stream.without_credit);
+    Row {
+        key: stream.stream.to_string(),
+        details: vec![
+            ("stream", stream.stream.to_string()),
+            ("peer", peer.clone()),
+            ("kind", shown(&stream.kind)),
+            (
+                "session",
+                shown(stream.session.as_deref().unwrap_or("none")),
+            ),
+            ("lag", format!("{} events", grouped(stream.lag))),
+            ("subscriptions", grouped(stream.subscriptions as u64)),
+            ("behind", grouped(behind as u64)),
+            ("without credit", grouped(without_credit as u64)),
+            (
+                "queued",
+                format!("{queued} in {} messages", stream.queued_messages),
+            ),
+            ("blocked", blocked.clone()),
+            ("slowest", subscription.clone()),
+            ("cause", cause(stream).to_owned()),
+        ],
+        cells: vec![
+            Cell::number(grouped(stream.lag), stream.lag as f64),
+            count(behind),
+            count(without_credit),
+            Cell::number(queued, stream.queued_bytes as f64),
+            Cell::number(blocked, stream.blocked_seconds),
+            Cell::text(peer),
+            Cell::text(subscription),
+        ],
+    }
+}
+
+/// Returns the reading of docs/operations.md, "The slow subscriber".
+fn cause(stream: &SlowStream) -> &'static str {
+    if stream.without_credit > 0 {
+        "its application takes nothing; look there"
+    } else if stream.blocked_seconds >= 1.0 {
+        "the peer, or the network to it, takes no bytes"
+    } else if stream.behind > 0 {
+        "it catches up, and the lag falls by itself"
+    } else {
+        "it is live"
+    }
+}
+
+fn filter(filter: &ExpensiveFilter) -> Row {
+    let percent = |share: f64| Cell::number(format!("{:.1} %", 100.0 * share), share);
+    let collection = format!("{}/{}", shown(&filter.database), shown(&filter.collection));
+    let text = shown(&filter.filter);
+    let [cost, matches] = [filter.cost_share, filter.match_share].map(percent);
+    let subscriptions = grouped(filter.subscriptions as u64);
+    Row {
+        key: format!("{collection} {text}"),
+        details: vec![
+            ("filter", text.clone()),
+            ("collection", collection.clone()),
+            ("cost", format!("{} of evaluating all filters", cost.text)),
+            ("matches", format!("{} of its evaluations", matches.text)),
+            ("subscriptions", subscriptions.clone()),
+        ],
+        cells: vec![
+            cost,
+            matches,
+            Cell::number(subscriptions, filter.subscriptions as f64),
+            Cell::text(collection),
+            Cell::text(text),
+        ],
+    }
+}
+
+fn lag(bucket: &LagBucket) -> Row {
+    let text = bucket.max.map_or("more".to_owned(), grouped);
+    let max = bucket.max.map_or(f64::INFINITY, |max| max as f64);
+    let streams = grouped(bucket.streams);
+    Row {
+        key: text.clone(),
+        details: vec![
+            ("lag up to", format!("{text} events")),
+            ("streams", streams.clone()),
+        ],
+        cells: vec![
+            Cell::number(text, max),
+            Cell::number(streams, bucket.streams as f64),
+        ],
+    }
+}
