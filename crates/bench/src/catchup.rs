@@ -13,7 +13,7 @@ use steadfast_wire::streamer::streamer_message::Payload;
 use tokio::{runtime, task::JoinSet, time::timeout};
 
 use crate::streamer::{
-    COLLECTION, DATABASE, EPOCH, Kind, PARTS, Process, RawStream, Run, log_events,
+    COLLECTION, DATABASE, DOCUMENTS, EPOCH, Kind, PARTS, Process, RawStream, Run, log_events,
 };
 
 /// The number of runs of each row; the median counts.
@@ -40,7 +40,7 @@ pub(crate) fn run(quick: bool) -> Result<Figures> {
         .build()?;
     let directory = tempfile::tempdir()?;
     // First, because it writes the log that the server on disk opens below.
-    let log_seconds = log_events(directory.path(), events)?;
+    let log_seconds = log_events(directory.path(), events, DOCUMENTS)?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut figures = Figures::new();
     let per_second = |run: Run| events as f64 / run.seconds;

@@ -1,13 +1,75 @@
 //! A measured part in a separate process.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child as Process, Command, Stdio},
+    io::{self, BufRead as _, BufReader, Read as _},
+    process::{Child as Process, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use crate::measure::thread_cpu_times;
+
+/// The longest wait for a line of a process, and for its end. The longest thing that a line tells is that a
+/// server has filled its log.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The lines that may wait for their reader. A process prints one and then waits for the next command.
+const WAITING_LINES: usize = 16;
+
+/// The lines that a process prints.
+#[derive(Debug)]
+pub struct Lines(Receiver<io::Result<String>>);
+
+impl Lines {
+    /// Reads the output of a process, on a thread that ends with it.
+    #[must_use]
+    pub fn of(output: ChildStdout) -> Self {
+        let (lines, receiver) = mpsc::sync_channel(WAITING_LINES);
+        // A thread, because a pipe has no deadline.
+        thread::spawn(move || {
+            let mut output = BufReader::new(output).lines();
+            while let Some(line) = output.next()
+                && lines.send(line).is_ok()
+            {}
+        });
+        Self(receiver)
+    }
+
+    /// Returns the next line, without its end.
+    ///
+    /// # Errors
+    ///
+    /// If the process prints none in time, or ends.
+    pub fn next(&self, timeout: Duration) -> Result<String> {
+        let line = self.0.recv_timeout(timeout);
+        Ok(line.with_context(|| format!("the process printed no line in {timeout:?}"))??)
+    }
+}
+
+/// Waits for the end of a process, and kills it if it does not end in time. Returns its status, or `None` if
+/// it was killed.
+///
+/// # Errors
+///
+/// If the process cannot be waited for.
+pub fn wait_or_kill(process: &mut Process, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+    let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+    let ended = pidfd_open(Pid::from_child(process), PidfdFlags::empty())?;
+    // Readable once the process has ended.
+    if poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&timeout))? > 0 {
+        return process.wait().map(Some);
+    }
+    process.kill()?;
+    process.wait()?;
+    Ok(None)
+}
 
 /// The parent's handle of a process. Dropping it ends the process.
 #[derive(Debug)]
@@ -32,10 +94,13 @@ impl Child {
             .stdout(Stdio::piped())
             .spawn()?;
         let output = process.stdout.take().context("the process has no output")?;
-        let mut ready = String::new();
-        BufReader::new(output).read_line(&mut ready)?;
-        ready.truncate(ready.trim_end().len());
-        Ok(Self { process, ready })
+        // From here on, a failure ends the process as well.
+        let mut child = Self {
+            process,
+            ready: String::new(),
+        };
+        child.ready = Lines::of(output).next(TIMEOUT)?;
+        Ok(child)
     }
 
     /// Returns the line that the process printed when it was ready.
@@ -76,7 +141,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         // The end of its input ends the process; see `wait_for_end`.
         drop(self.process.stdin.take());
-        self.process.wait().ok();
+        wait_or_kill(&mut self.process, TIMEOUT).ok();
     }
 }
 
@@ -88,6 +153,37 @@ impl Drop for Child {
 pub fn wait_for_end(ready: &str) -> Result<()> {
     println!("{ready}");
     let mut nothing = Vec::new();
-    std::io::stdin().read_to_end(&mut nothing)?;
+    io::stdin().read_to_end(&mut nothing)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> (Process, Lines) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = Lines::of(process.stdout.take().unwrap());
+        (process, lines)
+    }
+
+    #[test]
+    fn silent_process_fails_a_measurement_in_time() {
+        let (mut process, lines) = shell("echo ready; exec sleep 600");
+        assert_eq!(lines.next(TIMEOUT).unwrap(), "ready");
+        let silent = lines.next(Duration::from_millis(20)).unwrap_err();
+        assert!(silent.to_string().contains("no line in 20ms"), "{silent}");
+        let ended = wait_or_kill(&mut process, Duration::from_millis(20));
+        assert_eq!(ended.unwrap(), None, "it was killed");
+    }
+
+    #[test]
+    fn process_that_ends_is_not_waited_for() {
+        let (mut process, lines) = shell("exit 3");
+        lines.next(TIMEOUT).unwrap_err();
+        let status = wait_or_kill(&mut process, TIMEOUT).unwrap();
+        assert_eq!(status.and_then(|status| status.code()), Some(3));
+    }
 }

@@ -41,7 +41,7 @@ enum Subject {
     Catchup,
     /// Delivering an event to many, beside raw tonic and raw TCP
     Broadcast,
-    /// Live sets and windows: the cost of a change per touched view
+    /// Live sets and windows: the cost of a change per touched view, and the rate of a snapshot
     Live,
     /// The log: commits, bytes written, recovery
     Log,

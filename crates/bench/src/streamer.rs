@@ -11,7 +11,7 @@ use steadfast_bench::measure::{median, process_cpu_time};
 use steadfast_streamer::Epoch;
 
 pub(crate) use self::{
-    process::{Kind, Process, log_events, serve},
+    process::{DOCUMENTS, Kind, Process, log_events, serve},
     raw::RawStream,
 };
 

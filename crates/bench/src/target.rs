@@ -1,14 +1,17 @@
 //! The programs that are measured: the shipped server and its baselines.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use steadfast_bench::measure::{memory_mib, thread_cpu_times};
+use anyhow::{Context as _, Result, bail, ensure};
+use steadfast_bench::{
+    child::{Lines, TIMEOUT, wait_or_kill},
+    measure::{memory_mib, thread_cpu_times},
+};
 use steadfast_tls::client::{Tls, TlsOptions};
 use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
@@ -16,7 +19,7 @@ use tokio::runtime::{self, Runtime};
 /// A server or client process. Dropping it ends the process.
 pub(crate) struct Target {
     child: Child,
-    output: BufReader<ChildStdout>,
+    lines: Lines,
     address: SocketAddr,
     /// The directory of the server's log and certificates.
     data: Option<TempDir>,
@@ -60,9 +63,13 @@ impl Target {
         let mut command = Command::new(beside("steadfast")?);
         command
             .args(["cert", "dev", "--out"])
-            .arg(certificates(&data));
-        let made = command.output()?;
-        ensure!(made.status.success(), "cannot make certificates: {made:?}");
+            .arg(certificates(&data))
+            .stdout(Stdio::null());
+        match wait_or_kill(&mut command.spawn()?, TIMEOUT)? {
+            Some(status) if status.success() => {}
+            Some(status) => bail!("cannot make certificates: {status}"),
+            None => bail!("no certificates were made in {TIMEOUT:?}"),
+        }
         Self::serve(data, LOOPBACK, true)
     }
 
@@ -106,13 +113,13 @@ impl Target {
         let output = child.stdout.take().context("the process has no output")?;
         let mut target = Self {
             child,
-            output: BufReader::new(output),
+            lines: Lines::of(output),
             address: LOOPBACK,
             data: None,
             uses_tls: false,
         };
-        let line = target.read_line()?;
-        let address = line.trim().strip_prefix("ready ");
+        let line = target.lines.next(TIMEOUT)?;
+        let address = line.strip_prefix("ready ");
         target.address = address
             .with_context(|| format!("the process printed {line:?}"))?
             .parse()?;
@@ -141,15 +148,9 @@ impl Target {
     pub(crate) fn command(&mut self, line: &str) -> Result<()> {
         let input = self.child.stdin.as_mut().context("standard input")?;
         writeln!(input, "{line}")?;
-        let response = self.read_line()?;
-        ensure!(response.trim() == "done", "the client printed {response:?}");
+        let response = self.lines.next(TIMEOUT)?;
+        ensure!(response == "done", "the client printed {response:?}");
         Ok(())
-    }
-
-    fn read_line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        Ok(line)
     }
 
     /// Returns the CPU time so far, of the threads that are alive.

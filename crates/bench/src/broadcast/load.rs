@@ -91,12 +91,16 @@ impl Received {
 
 /// Opens a connection.
 pub(super) async fn connect(server: &Endpoint) -> Result<SendRequest<Bytes>> {
-    let socket = TcpStream::connect(server.address).await?;
-    socket.set_nodelay(true)?;
-    match &server.tls {
-        Some(tls) => begin(tls.connect(HOST, socket).await?).await,
-        None => begin(socket).await,
-    }
+    let connected = async {
+        let socket = TcpStream::connect(server.address).await?;
+        socket.set_nodelay(true)?;
+        match &server.tls {
+            Some(tls) => begin(tls.connect(HOST, socket).await?).await,
+            None => begin(socket).await,
+        }
+    };
+    let connected = timeout(TIMEOUT, connected).await;
+    connected.context("the server does not begin to speak")?
 }
 
 async fn begin(
@@ -138,7 +142,8 @@ async fn open(
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?;
-    let mut requests = requests.clone().ready().await?;
+    let ready = timeout(TIMEOUT, requests.clone().ready()).await;
+    let mut requests = ready.context("the connection takes no more streams")??;
     let (response, sender) = requests.send_request(request, false)?;
     let response = timeout(TIMEOUT, response).await??;
     ensure!(response.status() == 200, "the server answered {response:?}");
@@ -169,7 +174,7 @@ pub(super) async fn open_raw(
     length: usize,
     received: &Received,
 ) -> Result<()> {
-    let mut socket = TcpStream::connect(address).await?;
+    let mut socket = timeout(TIMEOUT, TcpStream::connect(address)).await??;
     let received = received.clone();
     tokio::spawn(async move {
         let mut buffer = vec![0; 64 << 10];

@@ -31,6 +31,9 @@ const STREAMS: u64 = 100;
 const CHANGES: u64 = 400;
 const ROUNDS: usize = 7;
 
+/// The windows of different bounds that a change touches.
+const TOUCHED_WINDOWS: u64 = 10;
+
 /// The views of a hub.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Views {
@@ -38,12 +41,15 @@ enum Views {
     Sets { equal: u64 },
     /// Subscriptions of the same filters that want changes only.
     Changes { equal: u64 },
-    /// Windows of different bounds over the whole collection. A change moves its document within the
-    /// last ten.
+    /// Windows of different bounds over the whole collection. A change moves its document into the last
+    /// ten, or out of them.
     Windows,
+    /// Windows over the whole collection, so many with each order. A change moves its document into those
+    /// of one order and out of those of the one before; all orders are searched.
+    Orders { equal: u64 },
 }
 
-const ROWS: [(&str, Views, Views); 3] = [
+const ROWS: [(&str, Views, Views); 4] = [
     (
         "sets",
         Views::Sets { equal: 1 },
@@ -55,6 +61,11 @@ const ROWS: [(&str, Views, Views); 3] = [
         Views::Changes { equal: 100 },
     ),
     ("windows", Views::Windows, Views::Changes { equal: 10 }),
+    (
+        "windows_of_many_orders",
+        Views::Orders { equal: 100 },
+        Views::Changes { equal: 200 },
+    ),
 ];
 
 /// Adds a row for each kind of views.
@@ -155,27 +166,28 @@ impl Server {
                 });
             }
             Views::Windows => {
-                request.snapshot = Some(SnapshotRequest::default());
-                request.window = Some(Box::new(Window {
-                    field: "n".to_owned(),
-                    limit: 10,
-                    bound: Some(WindowBound {
-                        document_id: "order".to_owned(),
-                        value: Some(window_bound::Value::IntValue(number.cast_signed())),
-                    }),
-                    ..Window::default()
-                }));
+                request.window = Some(Box::new(window("n".to_owned(), false, number)));
+            }
+            Views::Orders { equal } => {
+                let field = format!("order-{}", number / equal);
+                // Descending, so that a document without the field is beyond every bound.
+                request.window = Some(Box::new(window(field, true, 0)));
             }
         }
+        request.snapshot = request.window.is_some().then(SnapshotRequest::default);
         request
     }
 
-    /// Returns the value of the document's field after a change.
-    fn value(&self, change: u64) -> u64 {
+    /// Returns the document's field and its value after a change.
+    fn field(&self, change: u64) -> (String, u64) {
         match self.views {
-            Views::Sets { equal } | Views::Changes { equal } => change % (self.count / equal),
-            // Within the bounds of the last ten.
-            Views::Windows => self.count - 10,
+            Views::Sets { equal } | Views::Changes { equal } => {
+                ("n".to_owned(), change % (self.count / equal))
+            }
+            // Within the bounds of the last ten, and beyond all bounds.
+            Views::Windows if change.is_multiple_of(2) => ("n".to_owned(), self.count),
+            Views::Windows => ("n".to_owned(), self.count - TOUCHED_WINDOWS),
+            Views::Orders { equal } => (format!("order-{}", change % (self.count / equal)), 0),
         }
     }
 
@@ -187,25 +199,26 @@ impl Server {
             self.change();
         }
         let seconds = cpu_time() - began;
-        let told = self.hub.stats().counters.delivered_ids - before;
+        let touched = self.hub.stats().counters.delivered_ids - before;
         let each = match self.views {
             // Those that the document enters, and those that it leaves.
-            Views::Sets { equal } => 2 * equal,
+            Views::Sets { equal } | Views::Orders { equal } => 2 * equal,
             Views::Changes { equal } => equal,
-            Views::Windows => 10,
+            // It enters or leaves them.
+            Views::Windows => TOUCHED_WINDOWS,
         };
         // Of the very first change there is nothing that it could leave.
         let expected = CHANGES * each;
         ensure!(
-            told + each >= expected && told <= expected,
-            "{told} told, not {expected}"
+            touched + each >= expected && touched <= expected,
+            "{touched} views were touched, not {expected}"
         );
-        Ok(seconds * 1e6 / told as f64)
+        Ok(seconds * 1e6 / touched as f64)
     }
 
     fn change(&mut self) {
         self.offset += 1;
-        let value = self.value(self.offset);
+        let (field, value) = self.field(self.offset);
         let padding = "x".repeat(128);
         let event = Arc::new(Event {
             offset: self.offset,
@@ -213,7 +226,7 @@ impl Server {
             collection: COLLECTION.into(),
             document_id: "order".into(),
             operation: Operation::Update,
-            data: Bytes::from(format!(r#"{{"n":{value},"text":"{padding}"}}"#)),
+            data: Bytes::from(format!(r#"{{"{field}":{value},"text":"{padding}"}}"#)),
             timestamp: 0,
             previous: self.last.take().map_or(Previous::Nothing, Previous::Read),
         });
@@ -255,5 +268,19 @@ impl Server {
                 return;
             }
         }
+    }
+}
+
+/// Returns a window over a field, with a place up to which its client has documents.
+fn window(field: String, descending: bool, bound: u64) -> Window {
+    Window {
+        field,
+        descending,
+        limit: 10,
+        bound: Some(WindowBound {
+            document_id: "order".to_owned(),
+            value: Some(window_bound::Value::IntValue(bound.cast_signed())),
+        }),
+        ..Window::default()
     }
 }

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use steadfast_bench::child::{Child, wait_for_end};
+use steadfast_bench::{
+    child::{Child, wait_for_end},
+    measure::memory_mib,
+};
 use steadfast_streamer::{
     log::{DocumentKey, Log, MemoryLog, SegmentLog, StoreOptions, Submission},
     server::{Server, ServerOptions},
@@ -12,8 +15,10 @@ use tokio::{net::TcpListener, runtime};
 
 use super::{COLLECTION, DATABASE, EPOCH, data, raw};
 
-/// The number of documents that the events change, and of events in one commit.
-const DOCUMENTS: u64 = 1_000;
+/// The number of documents that the events change, unless a log is written with another.
+pub(crate) const DOCUMENTS: u64 = 1_000;
+
+/// The number of events in one commit.
 const BATCH: u64 = 1_000;
 
 /// The kind of server.
@@ -51,33 +56,34 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     } else {
         Box::new(MemoryLog::with_epoch(EPOCH))
     };
-    fill(&mut *log, events)?;
+    fill(&mut *log, events, DOCUMENTS)?;
     let _server = Server::start(listener, log, ServerOptions::default())?;
     wait_for_end(&address)
 }
 
-/// Appends events until the log has this many.
-fn fill(log: &mut dyn Log, events: u64) -> Result<()> {
+/// Appends events, which change so many documents, until the log has this many.
+fn fill(log: &mut dyn Log, events: u64, documents: u64) -> Result<()> {
     let mut head = log.reader().bounds().head;
     while head < events {
         let upto = (head + BATCH).min(events);
-        let batch = (head + 1..=upto).map(submission).collect();
-        log.append(batch, 0)?;
+        let batch = (head + 1..=upto).map(|offset| submission(offset, documents));
+        log.append(batch.collect(), 0)?;
         head = upto;
     }
     Ok(())
 }
 
-fn submission(offset: u64) -> Submission {
-    let id = format!("order-{:05}", offset % DOCUMENTS);
+fn submission(offset: u64, documents: u64) -> Submission {
+    let id = format!("order-{:05}", offset % documents);
     let document = DocumentKey::new(DATABASE, COLLECTION, id.as_str());
     Submission::new("bench", offset, document, data(offset))
 }
 
-/// Writes a log on disk and returns the seconds that it takes to read all of its events.
-pub(crate) fn log_events(directory: &Path, events: u64) -> Result<f64> {
+/// Writes a log on disk whose events change so many documents, and returns the seconds that it takes to read
+/// all of them.
+pub(crate) fn log_events(directory: &Path, events: u64, documents: u64) -> Result<f64> {
     let mut log = SegmentLog::open(directory, &StoreOptions::new(EPOCH))?;
-    fill(&mut log, events)?;
+    fill(&mut log, events, documents)?;
     let reader = log.reader();
     let began = std::time::Instant::now();
     let mut after = 0;
@@ -117,6 +123,11 @@ impl Process {
 
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         self.child.cpu_seconds()
+    }
+
+    /// Returns a field of its memory in MiB, as [`memory_mib`] does.
+    pub(crate) fn memory_mib(&self, field: &str) -> Result<f64> {
+        memory_mib(self.child.id(), field)
     }
 
     pub(crate) fn kill(self) -> Result<()> {
