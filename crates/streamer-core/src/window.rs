@@ -102,7 +102,8 @@ impl Window {
 
     /// Returns the place of a document. One that cannot be read has no field.
     pub(crate) fn place(&self, document: &Document<'_>) -> Place {
-        place(&self.field, self.direction, document)
+        let value = document.field(&self.field).ok().flatten();
+        Place::of(self.direction, value, &document.event().document_id)
     }
 
     /// Reads a window and its bound from a request.
@@ -189,14 +190,12 @@ impl Direction {
     }
 }
 
-/// Returns the place of a document in an order. One that cannot be read has no field.
-pub(crate) fn place(field: &FieldPath, direction: Direction, document: &Document<'_>) -> Place {
-    let field = document.field(field).ok().flatten();
-    let id = Arc::clone(&document.event().document_id);
-    Place::new(direction, OrderValue::of(field), id)
-}
-
 impl Place {
+    /// Returns the place of a document with this value; `None` if it does not have the field.
+    pub(crate) fn of(direction: Direction, value: Option<&Json>, id: &Arc<str>) -> Self {
+        Self::new(direction, OrderValue::of(value), Arc::clone(id))
+    }
+
     fn new(direction: Direction, value: OrderValue, id: Arc<str>) -> Self {
         let value = match direction {
             Direction::Ascending => Directed::Ascending(value),

@@ -95,19 +95,19 @@ impl<'a> Document<'a> {
         fields.as_ref().map_err(Clone::clone)
     }
 
-    /// Returns the field at a path, `None` if it is missing. The path leads through objects only.
+    /// Returns the field at a path, `None` if it is missing.
     ///
     /// # Errors
     ///
     /// When the data is not a JSON object.
     pub fn field(&self, path: &FieldPath) -> Result<Option<&Json>, InvalidDocument> {
-        let fields = self.fields()?;
-        let mut keys = path.keys();
-        let first = keys.next().and_then(|key| fields.get(key));
-        Ok(first.and_then(|first| {
-            // Not through lists: `a.0` names a member "0", as in the original.
-            keys.try_fold(first, |inside, key| inside.as_object()?.get(key))
-        }))
+        Ok(path.find(self.fields()?))
+    }
+
+    /// Returns the fields; `None` if the data is not a JSON object.
+    pub(crate) fn into_fields(self) -> Option<Map<String, Json>> {
+        self.fields().ok()?;
+        self.fields.into_inner()?.ok()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::{Map, Value as Json};
+
 /// The path of a field: the keys that lead to it, from the outside in.
 ///
 /// A `&str` or `String` becomes the path of the keys between its dots. Keys that contain dots come from
@@ -37,6 +39,14 @@ impl FieldPath {
         };
         let dotted = dotted.into_iter().flat_map(|dotted| dotted.split('.'));
         dotted.chain(separate.iter().map(String::as_str))
+    }
+
+    /// Returns the value at the path, `None` if it is missing. The path leads through objects only.
+    pub(crate) fn find<'a>(&self, fields: &'a Map<String, Json>) -> Option<&'a Json> {
+        let mut keys = self.keys();
+        let first = keys.next().and_then(|key| fields.get(key))?;
+        // Not through lists: `a.0` names a member "0", as in the original.
+        keys.try_fold(first, |inside, key| inside.as_object()?.get(key))
     }
 
     /// Returns the keys separated by dots, `None` if a key contains one.

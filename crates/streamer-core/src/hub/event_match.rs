@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{subscription::Subscription, subscriptions::Subscriptions};
+use super::{subscription::Subscription, subscriptions::Subscriptions, window_index::WindowSearch};
 use crate::{
     Event, Previous,
     matcher::{COPIES_PER_COST, CostProfile, Matching, SubscriptionKey},
@@ -12,6 +12,11 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct EventMatch {
     event: Arc<Event>,
+    /// The search for windows without conditions, until it is done. They come first in `keys`, with the
+    /// subscriptions of the whole collection.
+    windows: Option<WindowSearch>,
+    /// The number of bounds of windows that were found before the start.
+    new_bounds: u64,
     matching: Matching,
     /// The number of subscriptions in `keys` that were found without evaluation.
     unconditional: usize,
@@ -27,7 +32,8 @@ pub(super) struct EventMatch {
 enum LeftMatch {
     /// There are none, or they were found.
     Done,
-    /// The state of the document before is not known, so that it may be all that ask for it.
+    /// It may be all that ask for it: the state of the document before is not known, or windows have
+    /// changed.
     Any,
     /// The matching of the document before, and what it has found.
     Before(Box<Matching>, Vec<SubscriptionKey>),
@@ -46,11 +52,13 @@ impl EventMatch {
         let mut cost = 1
             + event.weight() / BYTES_PER_COST
             + (matching.candidates() + keys.len()) / COPIES_PER_COST;
-        cost += subscriptions.windows().concerned(event, &mut keys);
+        let windows = WindowSearch::start(event, subscriptions.windows(), &mut cost);
         let left = LeftMatch::start(event, subscriptions, &mut cost);
         *budget = budget.saturating_sub(cost as u64);
         Self {
             event: Arc::clone(event),
+            windows,
+            new_bounds: subscriptions.windows().new_bounds(),
             matching,
             unconditional: keys.len(),
             keys,
@@ -66,6 +74,13 @@ impl EventMatch {
         budget: &mut u64,
         profile: &mut CostProfile,
     ) -> bool {
+        if let Some(search) = &mut self.windows {
+            if !search.run(subscriptions.windows(), budget, &mut self.keys) {
+                return false;
+            }
+            self.windows = None;
+            self.unconditional = self.keys.len();
+        }
         let matcher = subscriptions.matcher();
         if !self.matching.run(matcher, budget, profile, &mut self.keys) {
             return false;
@@ -77,7 +92,12 @@ impl EventMatch {
         }
         // Groups are found in no particular order.
         self.matching.sort(&mut self.keys[self.unconditional..]);
-        let left = std::mem::replace(&mut self.left, LeftMatch::Done);
+        let mut left = std::mem::replace(&mut self.left, LeftMatch::Done);
+        if self.new_bounds != subscriptions.windows().new_bounds() {
+            // The bound of a window may now include what the search has passed. What each one is told is
+            // decided at the delivery.
+            left = LeftMatch::Any;
+        }
         let left = left.finish(&self.event, subscriptions);
         if !left.is_empty() {
             let mut known = self.keys.clone();

@@ -208,7 +208,11 @@ impl Subscriptions {
         };
         self.windows.remove(subscription);
         if let Some(window) = subscription.window_mut() {
+            let (_, before) = window.bound();
             change(window);
+            if window.bound().1 != before {
+                self.windows.note_new_bound();
+            }
         }
         self.windows.insert(subscription);
     }

@@ -6,8 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
+
+use serde_json::{Map, Value as Json};
 
 use super::{
     subscription::{CollectionName, Subscription},
@@ -17,13 +20,14 @@ use crate::{
     Event, Operation, Previous,
     filter::{Document, FieldPath},
     matcher::SubscriptionKey,
-    window::{Direction, Place, place},
+    window::{Direction, Place},
 };
 
 /// The windows without conditions, by collection and order.
 #[derive(Debug, Default)]
 pub(super) struct WindowIndex {
     collections: BTreeMap<Arc<CollectionName>, BTreeMap<Order, Windows>>,
+    new_bounds: u64,
 }
 
 /// What a window is ordered by.
@@ -87,42 +91,15 @@ impl WindowIndex {
         }
     }
 
-    /// Appends the windows that a change concerns, and returns the cost of finding them in candidates.
-    ///
-    /// If the document before the change is not known, that is none of them: every subscription that is
-    /// told of documents that leave is then found without a search.
-    pub(super) fn concerned(&self, event: &Event, out: &mut Vec<SubscriptionKey>) -> usize {
-        // Most servers have none, and names would be compared for each event.
-        if self.collections.is_empty() {
-            return 0;
-        }
-        let name = (Arc::clone(&event.database), Arc::clone(&event.collection));
-        let Some(orders) = self.collections.get(&name) else {
-            return 0;
-        };
-        let before = match &event.previous {
-            Previous::Unknown | Previous::At(_) => return 0,
-            Previous::Nothing => None,
-            Previous::Read(before) => Some(&**before),
-        };
-        let states = [Some(event), before].map(|state| {
-            let exists = state.filter(|state| state.operation != Operation::Delete);
-            exists.map(Document::of)
-        });
-        let found = out.len();
-        for ((field, direction), windows) in orders {
-            let places = states.iter().flatten();
-            let places = places.map(|document| place(field, *direction, document));
-            // Where it is not, it is not within a bound either.
-            let Some(first) = places.min() else {
-                continue;
-            };
-            out.extend(&windows.unbounded);
-            let from = (Arc::new(first), SubscriptionKey(0));
-            out.extend(windows.bounded.range(from..).map(|(_, key)| *key));
-        }
-        let read = states.iter().flatten().count() * event.weight() / BYTES_PER_COST;
-        read + orders.len() + (out.len() - found) / FOUND_PER_COST
+    /// Notes that a window of before has got a bound, which may be further than the one with which a search
+    /// that is in progress has passed it.
+    pub(super) fn note_new_bound(&mut self) {
+        self.new_bounds += 1;
+    }
+
+    /// Returns the number of bounds noted so far.
+    pub(super) fn new_bounds(&self) -> u64 {
+        self.new_bounds
     }
 
     #[cfg(test)]
@@ -136,6 +113,107 @@ fn order(window: &WindowState) -> Order {
     (field.clone(), direction)
 }
 
+/// The search for the windows that a change concerns, which can stop and continue.
+///
+/// The windows of one order are found in one piece: finding one is little more than copying its key. Between
+/// two orders windows may come, go, and move their bounds. One that stays is found with the bound that it has
+/// when its order is searched.
+#[derive(Debug)]
+pub(super) struct WindowSearch {
+    collection: CollectionName,
+    document_id: Arc<str>,
+    /// The fields of the document after the change and before it, where it existed.
+    states: Vec<Map<String, Json>>,
+    /// The order that was searched last.
+    last: Option<Order>,
+}
+
+impl WindowSearch {
+    /// Reads the document of a change, and adds the cost of that in candidates. `None` if there is nothing to
+    /// search.
+    ///
+    /// If the document before the change is not known, that is so, too: every subscription that is told of
+    /// documents that leave is then found without a search.
+    pub(super) fn start(event: &Event, index: &WindowIndex, cost: &mut usize) -> Option<Self> {
+        // Most servers have none, and names would be compared for each event.
+        if index.collections.is_empty() {
+            return None;
+        }
+        let collection = (Arc::clone(&event.database), Arc::clone(&event.collection));
+        if !index.collections.contains_key(&collection) {
+            return None;
+        }
+        let before = match &event.previous {
+            Previous::Unknown | Previous::At(_) => return None,
+            Previous::Nothing => None,
+            Previous::Read(before) => Some(&**before),
+        };
+        let states = [Some(event), before].into_iter().flatten();
+        let states = states.filter(|state| state.operation != Operation::Delete);
+        // Owned, so that they are parsed once, however often the search stops. A document that cannot be read
+        // has no fields.
+        let states: Vec<_> = states
+            .map(|state| Document::of(state).into_fields().unwrap_or_default())
+            .collect();
+        *cost += states.len() * event.weight() / BYTES_PER_COST;
+        Some(Self {
+            collection,
+            document_id: Arc::clone(&event.document_id),
+            states,
+            last: None,
+        })
+    }
+
+    /// Searches orders until none is left or the budget is used up, appends the windows found, and returns
+    /// whether it is done. At least one order is searched.
+    pub(super) fn run(
+        &mut self,
+        index: &WindowIndex,
+        budget: &mut u64,
+        out: &mut Vec<SubscriptionKey>,
+    ) -> bool {
+        let Some(orders) = index.collections.get(&self.collection) else {
+            // The last window has gone.
+            return true;
+        };
+        let from = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (order, windows) in orders.range((from, Bound::Unbounded)) {
+            let found = out.len();
+            self.search(order, windows, out);
+            let cost = COST_PER_ORDER + (out.len() - found) / FOUND_PER_COST;
+            *budget = budget.saturating_sub(cost as u64);
+            if *budget == 0 {
+                self.last = Some(order.clone());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Appends the windows of one order that have, or had, the document within their bounds.
+    fn search(
+        &self,
+        (field, direction): &Order,
+        windows: &Windows,
+        out: &mut Vec<SubscriptionKey>,
+    ) {
+        let places = self.states.iter().map(|fields| {
+            let value = field.find(fields);
+            Place::of(*direction, value, &self.document_id)
+        });
+        // Where the document is not, it is not within a bound either.
+        let Some(first) = places.min() else {
+            return;
+        };
+        out.extend(&windows.unbounded);
+        let from = (Arc::new(first), SubscriptionKey(0));
+        out.extend(windows.bounded.range(from..).map(|(_, key)| *key));
+    }
+}
+
+/// The cost of an order without windows to be found, in candidates: two look-ups in the document and one in
+/// the index.
+pub(super) const COST_PER_ORDER: usize = 8;
 /// The bytes of a document that cost as much to parse in full as one candidate costs to evaluate.
 const BYTES_PER_COST: usize = 16;
 /// The number of windows that cost as much to walk over as one candidate costs to evaluate.

@@ -2,10 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use steadfast_wire::streamer::{streamer_message::Payload, value::Kind};
+use bytes::Bytes;
+use steadfast_wire::streamer::{Window, streamer_message::Payload, value::Kind};
 
 use super::server::*;
-use crate::hub::{event_match::MAX_IDS, *};
+use crate::{
+    Previous,
+    hub::{
+        event_match::{EventMatch, MAX_IDS},
+        window_index::{COST_PER_ORDER, WindowSearch},
+        *,
+    },
+    matcher::CostProfile,
+};
 
 const FILTERS: u32 = 20_000;
 const BURST: u64 = 4_000;
@@ -125,6 +134,97 @@ fn catch_up_on_heavy_filters_is_sliced_too() {
         })
         .sum();
     assert_eq!(received, 20 * (FILTERS as usize - 1));
+}
+
+/// Returns a request for the first document of `rooms` by a field.
+fn want_first(id: &str, field: String) -> NewSubscription {
+    let window = Window {
+        field,
+        limit: 1,
+        ..Window::default()
+    };
+    want(id, "rooms").snapshot(Bytes::new()).window(window)
+}
+
+#[test]
+fn windows_of_many_orders_are_searched_in_slices() {
+    const ORDERS: usize = 10_000;
+    let mut server = Server::new();
+    server.audited = false;
+    let (heavy, light) = (server.welcomed("heavy"), server.welcomed("light"));
+    server.subscribe(light, want("light", "light"));
+    for i in 0..ORDERS {
+        server.send_subscribe(heavy, want_first(&format!("w{i}"), format!("f{i}")));
+    }
+    server.run_until_idle();
+    server.take(heavy);
+
+    // The collection is empty, so that each order has one window to be found.
+    let windows = server.hub.subscriptions.windows();
+    let mut change = Event::clone(&event(1, "rooms", "d", 1));
+    change.previous = Previous::Nothing;
+    let mut search = WindowSearch::start(&change, windows, &mut 0).expect("a search");
+    let (mut found, mut is_done) = (Vec::new(), false);
+    while !is_done {
+        let before = found.len();
+        is_done = search.run(windows, &mut 4_096, &mut found);
+        let searched = found.len() - before;
+        assert!(searched * COST_PER_ORDER <= 4_096, "{searched} at once");
+    }
+    assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), ORDERS);
+    assert_eq!(found.len(), ORDERS, "one was found twice");
+
+    server.commit("rooms", "d", 1);
+    let mut slices = 1;
+    while server.hub.stats().gauges.unmatched > 0 {
+        let offset = server.commit("light", "d", 1);
+        assert_eq!(server.offsets(light), [offset], "in the next slice");
+        server.heartbeat(light, 1);
+        server.transport_takes_all(light);
+        server.transport_takes_all(heavy);
+        slices += 1;
+    }
+    let least = (ORDERS * COST_PER_ORDER) as u64 / server.hub.limits().slice;
+    assert!(slices >= least, "{slices} slices, not {least}");
+    let received = server.delivered(heavy).into_iter();
+    assert_eq!(received.map(|(_, ids)| ids.len()).sum::<usize>(), ORDERS);
+    server.assert_frees_everything();
+}
+
+#[test]
+fn bound_found_during_a_search_misses_no_change() {
+    for grows in [false, true] {
+        let mut server = Server::new();
+        let stream = server.welcomed("a");
+        server.commit("rooms", "r1", 1);
+        server.commit("rooms", "r2", 2);
+        for field in ["n", "z"] {
+            server.send_subscribe(stream, want_first(field, field.to_owned()));
+        }
+        server.run_until_idle();
+        let subscriptions = &mut server.hub.subscriptions;
+        let owner = server.hub.streams.get(stream).expect("a stream");
+        let window = subscriptions.find_of(owner, "n").expect("a window").key();
+
+        let mut change = Event::clone(&event(3, "rooms", "r3", 3));
+        change.previous = Previous::Nothing;
+        let mut profile = CostProfile::default();
+        let mut budget = 1;
+        let mut matching = EventMatch::start(&Arc::new(change), subscriptions, &mut budget);
+        let is_done = matching.run(subscriptions, &mut budget, &mut profile);
+        assert!(!is_done, "one order of two");
+        if grows {
+            subscriptions.update_window(window, |window| {
+                window.restart();
+                window.scanned_to(None);
+            });
+        }
+        budget = 1_000;
+        let is_done = matching.run(subscriptions, &mut budget, &mut profile);
+        assert!(is_done);
+        let found = matching.take_keys();
+        assert_eq!(found.contains(&window), grows, "{found:?}");
+    }
 }
 
 #[test]
