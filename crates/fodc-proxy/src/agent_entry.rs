@@ -14,7 +14,7 @@ use super::{
     frames::Outbound,
     lanes::Lanes,
     query::{MetricNames, Outcome, Query, Request, ResponsePart},
-    query_queue::{Action, CarriedState, QueryLimits, QueryQueue, SliceShare},
+    query_queue::{Action, CarriedState, QueryLimits, QueryQueue, SliceShare, StreamEnd},
     samples::Samples,
     time::UnixNanos,
 };
@@ -113,11 +113,11 @@ impl AgentEntry {
         now: Time,
         generation: u64,
         profile: bool,
-        oversized: bool,
+        end: StreamEnd,
     ) {
         // If it was a superseded one, the queue ignores its end.
         self.superseded.remove(&generation);
-        self.step(|queries, out| queries.on_stream_closed(generation, oversized, out));
+        self.step(|queries, out| queries.on_stream_closed(generation, end, out));
         while self.queries.generation().is_none()
             && let Some((generation, stream)) = self.superseded.pop_last()
         {

@@ -19,7 +19,7 @@ use super::{
     frames::Outbound,
     lanes::{LaneKind, Wire},
     query::{MetricNames, Outcome, Query, ResponsePart},
-    query_queue::{CarriedState, QueryLimits, SliceShare, sending_max},
+    query_queue::{CarriedState, QueryLimits, SliceShare, StreamEnd, sending_max},
     registry::{Agent, AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::Samples,
     time::UnixNanos,
@@ -255,11 +255,11 @@ impl Agents {
         now: Time,
         id: &AgentId,
         generation: u64,
-        oversized: bool,
+        end: StreamEnd,
     ) {
         if let (Some(agent), Some(entry)) = (self.registry.find(id), self.entries.get_mut(id)) {
             let profile = agent.identity.has_profile();
-            entry.close_metrics(now, generation, profile, oversized);
+            entry.close_metrics(now, generation, profile, end);
             self.start_windows(now, std::slice::from_ref(id));
         }
     }

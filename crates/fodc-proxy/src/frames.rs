@@ -1,9 +1,11 @@
 //! The framing of gRPC messages in both directions.
 
+use std::error::Error;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use steadfast_net::{RequestBody, ResponseQueue, Responses};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// The messages of a call's request, in pieces as they arrive.
 #[derive(Debug)]
@@ -25,6 +27,20 @@ pub(super) enum Piece {
     Data(Bytes),
     /// The message is complete.
     End,
+}
+
+/// The reason why a request cannot be read further.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// A message exceeds the limit, which is known before any of it is read.
+    #[error("received message larger than max ({length} vs. {limit})")]
+    TooLarge { length: usize, limit: usize },
+    /// The listener has no memory for the message, which says nothing about its size.
+    #[error("{}", .0.message())]
+    NoMemory(Status),
+    /// The stream broke, or does not have the form of one, or a message does not end in time.
+    #[error("{}", .0.message())]
+    Broken(Status),
 }
 
 /// The proxy's side of a call: encodes and queues messages, and ends the call.
@@ -54,7 +70,7 @@ impl Inbound {
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Result<Option<Piece>, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, ReadError> {
         loop {
             // Before the next bytes are looked at, because an empty message is a valid heartbeat.
             if self.missing == Some(0) {
@@ -80,15 +96,10 @@ impl Inbound {
             match self.body.frame().await {
                 // Trailers of a request mean nothing in gRPC; an empty chunk reads on.
                 Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
-                // A status if the message exceeded a limit of the listener.
-                Some(Err(error)) => {
-                    return Err(error.downcast::<Status>().map_or_else(
-                        |error| Status::cancelled(format!("the stream broke: {error}")),
-                        |status| *status,
-                    ));
-                }
+                Some(Err(error)) => return Err(ReadError::of_body(error)),
                 None if self.missing.is_some() || self.head.1 > 0 => {
-                    return Err(Status::internal("the stream ended inside a message"));
+                    let status = Status::internal("the stream ended inside a message");
+                    return Err(ReadError::Broken(status));
                 }
                 None => return Ok(None),
             }
@@ -100,7 +111,7 @@ impl Inbound {
     /// # Cancel safety
     ///
     /// Dropping the future loses the part of the message that has arrived.
-    pub(super) async fn message(&mut self) -> Result<Option<Bytes>, Status> {
+    pub(super) async fn message(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut whole = BytesMut::new();
         loop {
             match self.next().await? {
@@ -112,7 +123,7 @@ impl Inbound {
         }
     }
 
-    fn take_head(&mut self) -> Result<Option<usize>, Status> {
+    fn take_head(&mut self) -> Result<Option<usize>, ReadError> {
         let (head, arrived) = &mut self.head;
         let more = (HEAD - *arrived).min(self.chunk.len());
         head[*arrived..*arrived + more].copy_from_slice(&self.chunk.split_to(more));
@@ -124,17 +135,38 @@ impl Inbound {
         let [compressed, length @ ..] = *head;
         // No agent compresses, and the limit would have to hold for the unpacked bytes as well.
         if compressed != 0 {
-            return Err(Status::unimplemented("messages must not be compressed"));
+            let status = Status::unimplemented("messages must not be compressed");
+            return Err(ReadError::Broken(status));
         }
         let length = u32::from_be_bytes(length) as usize;
         // Before any of it is read.
-        if length > self.limit {
-            return Err(Status::resource_exhausted(format!(
-                "received message larger than max ({length} vs. {})",
-                self.limit
-            )));
+        let limit = self.limit;
+        if length > limit {
+            return Err(ReadError::TooLarge { length, limit });
         }
         Ok(Some(length))
+    }
+}
+
+impl ReadError {
+    /// Returns the reason why the body of a request failed.
+    pub(super) fn of_body(error: Box<dyn Error + Send + Sync>) -> Self {
+        match error.downcast::<Status>() {
+            // The listener's own refusals have no other code that is about memory.
+            Ok(status) if status.code() == Code::ResourceExhausted => Self::NoMemory(*status),
+            Ok(status) => Self::Broken(*status),
+            Err(error) => Self::Broken(Status::cancelled(format!("the stream broke: {error}"))),
+        }
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(error: ReadError) -> Self {
+        match error {
+            // The code and the text of gRPC libraries: agents of the releases know them.
+            ReadError::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
+            ReadError::NoMemory(status) | ReadError::Broken(status) => status,
+        }
     }
 }
 

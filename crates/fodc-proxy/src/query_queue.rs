@@ -27,6 +27,17 @@ pub(super) enum Action<T, D> {
     Resolve(T, Outcome<D>),
 }
 
+/// What the end of a stream says about the size of responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// A response exceeded the message limit.
+    TooLarge,
+    /// The listener had no memory for a response within the limit.
+    NoMemory,
+    /// Nothing, unless a response was owed.
+    Other,
+}
+
 /// Limits of a [`QueryQueue`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueryLimits {
@@ -188,21 +199,25 @@ impl<T, D> QueryQueue<T, D> {
         self.probe_if_unresponsive(now, out);
     }
 
-    /// Reacts to the end of the stream of this generation. With `oversized` a response exceeded the
-    /// message limit.
+    /// Reacts to the end of the stream of this generation.
     pub(super) fn on_stream_closed(
         &mut self,
         generation: u64,
-        oversized: bool,
+        end: StreamEnd,
         out: &mut Vec<Action<T, D>>,
     ) {
         // The end of a superseded stream says nothing about the request on the newer one.
         if self.generation() != Some(generation) {
             return;
         }
-        // Some agents end the stream themselves instead of sending a message that is too long for
-        // them, so any end while a slice is owed may mean that.
-        if oversized || self.owes_slice() {
+        let is_too_dense = match end {
+            StreamEnd::TooLarge => true,
+            StreamEnd::NoMemory => false,
+            // Some agents end the stream themselves instead of sending a message that is too long for
+            // them, so any end while a slice is owed may mean that.
+            StreamEnd::Other => self.owes_slice(),
+        };
+        if is_too_dense {
             self.carried.density.on_too_dense();
         }
         self.lose_stream(Reason::StreamEnded, out);

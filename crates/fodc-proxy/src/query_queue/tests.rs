@@ -61,8 +61,12 @@ impl Tester {
     }
 
     fn close(&mut self, generation: u64) -> Out {
+        self.close_with(generation, StreamEnd::Other)
+    }
+
+    fn close_with(&mut self, generation: u64, end: StreamEnd) -> Out {
         self.step(self.1, |queue, out| {
-            queue.on_stream_closed(generation, false, out);
+            queue.on_stream_closed(generation, end, out);
         })
     }
 

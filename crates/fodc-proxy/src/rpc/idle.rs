@@ -43,7 +43,7 @@ async fn ignore_messages(call: &mut Call) -> Status {
             Ok(Some(Piece::End)) => call.state.counters.ignored_messages.add(1),
             Ok(Some(Piece::Begin(_) | Piece::Data(_))) => {}
             Ok(None) => return Status::ok(""),
-            Err(status) => return status,
+            Err(error) => return error.into(),
         }
     }
 }

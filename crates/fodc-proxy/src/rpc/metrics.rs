@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tonic::{Code, Status};
+use tonic::Status;
 use tracing::warn;
 
 use super::{
@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     decode::{DecodeError, Decoder},
-    frames::Piece,
+    frames::{Piece, ReadError},
     query::ResponsePart,
+    query_queue::StreamEnd,
     registry::{AgentId, Identity},
     samples::{Discard, SampleCollector, Samples},
     state::State,
@@ -28,14 +29,14 @@ struct MetricsGuard<'a> {
     state: &'a State,
     id: &'a AgentId,
     generation: u64,
-    oversized: bool,
+    end: StreamEnd,
 }
 
 impl Drop for MetricsGuard<'_> {
     fn drop(&mut self) {
         let mut agents = self.state.agents();
         let now = self.state.now();
-        agents.close_metrics(now, self.id, self.generation, self.oversized);
+        agents.close_metrics(now, self.id, self.generation, self.end);
     }
 }
 
@@ -77,35 +78,54 @@ pub(super) async fn run(call: &mut Call, id: &AgentId, method: &'static str) -> 
         state: &state,
         id,
         generation,
-        oversized: false,
+        end: StreamEnd::Other,
     };
-    let status = tokio::select! {
+    tokio::select! {
         biased;
         // First: what arrives with the end of the registration does not count any more.
         () = end.cancelled() => {
             state.end_status(|| Status::aborted("the registration has ended"))
         }
-        status = receive(call, &state, id, generation) => status,
-    };
-    // Only a message above the limit ends the reading with this status.
-    guard.oversized = status.code() == Code::ResourceExhausted;
-    if guard.oversized {
-        let reason = status.message();
-        warn!(agent = %id, reason, "a response exceeds the limit; raise --grpc-max-msg-size");
+        received = receive(call, &state, id, generation) => match received {
+            Ok(status) => status,
+            Err(error) => {
+                guard.end = on_read_error(id, &error);
+                error.into()
+            }
+        },
     }
-    status
 }
 
-async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) -> Status {
+/// Returns what the end of the reading says about the size of responses.
+fn on_read_error(id: &AgentId, error: &ReadError) -> StreamEnd {
+    match error {
+        ReadError::TooLarge { .. } => {
+            let reason = error.to_string();
+            warn!(agent = %id, reason, "a response exceeds the limit; raise --grpc-max-msg-size");
+            StreamEnd::TooLarge
+        }
+        ReadError::NoMemory(_) => {
+            warn!(agent = %id, %error, "a metrics stream was ended");
+            StreamEnd::NoMemory
+        }
+        ReadError::Broken(_) => StreamEnd::Other,
+    }
+}
+
+/// Receives messages until the agent ends the stream, or one cannot be decoded.
+async fn receive(
+    call: &mut Call,
+    state: &State,
+    id: &AgentId,
+    generation: u64,
+) -> Result<Status, ReadError> {
     let mut message = Message::default();
     // Most responses have as many samples as the one before.
     let mut last_len = 0;
     let mut reported = Instant::now();
     loop {
-        let piece = match call.inbound.next().await {
-            Ok(Some(piece)) => piece,
-            Ok(None) => return Status::ok(""),
-            Err(status) => return status,
+        let Some(piece) = call.inbound.next().await? else {
+            return Ok(Status::ok(""));
         };
         let decoded = match piece {
             Piece::Begin(bytes) => {
@@ -127,7 +147,7 @@ async fn receive(call: &mut Call, state: &State, id: &AgentId, generation: u64) 
         };
         if let Err(error) = decoded {
             // The status that gRPC libraries have for a message that they cannot decode.
-            return Status::internal(error.to_string());
+            return Ok(Status::internal(error.to_string()));
         }
     }
 }
@@ -184,5 +204,34 @@ impl Message {
         };
         state.on_part(id, generation, part, !self.memory_exhausted);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_long_message_is_too_large() {
+        let id = AgentId::new("agent");
+        let of_listener = |status: Status| ReadError::of_body(Box::new(status));
+        let long = ReadError::TooLarge {
+            length: 200,
+            limit: 100,
+        };
+        for (error, end) in [
+            (long, StreamEnd::TooLarge),
+            (
+                of_listener(Status::resource_exhausted("too large together")),
+                StreamEnd::NoMemory,
+            ),
+            (
+                of_listener(Status::deadline_exceeded("not finished")),
+                StreamEnd::Other,
+            ),
+            (ReadError::of_body("reset".into()), StreamEnd::Other),
+        ] {
+            assert_eq!(on_read_error(&id, &error), end, "{error}");
+        }
     }
 }

@@ -113,7 +113,7 @@ impl<K: LaneKind> OpenWire<'_, K> {
                     }
                 }
                 Ok(None) => return Status::ok(""),
-                Err(status) => return status,
+                Err(error) => return error.into(),
             }
         }
     }
@@ -231,6 +231,7 @@ impl Buffer {
 mod tests {
     use std::{
         pin::pin,
+        sync::mpsc,
         task::{Context, Waker},
     };
 
@@ -240,13 +241,22 @@ mod tests {
     use super::*;
     use crate::samples::MemoryBudget;
 
-    #[tokio::test]
-    async fn only_short_messages_are_decoded_in_the_task() {
+    #[test]
+    fn only_short_messages_are_decoded_in_the_task() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(1).build().unwrap();
+        runtime.block_on(decode_short_and_long());
+    }
+
+    async fn decode_short_and_long() {
         for (length, is_short) in [(10, true), (LENGTH_DECODED_HERE, false)] {
             let message = StreamClusterTopologyRequest {
                 error: "x".repeat(length),
                 ..StreamClusterTopologyRequest::default()
             };
+            // The only thread is busy, so that nothing is decoded there before this task looks.
+            let (free, busy) = mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || busy.recv());
             let budget = MemoryBudget::new(1 << 20);
             let mut decoding = pin!(decode::<StreamClusterTopologyRequest>(
                 MessageType::named("banyandb.fodc.v1.StreamClusterTopologyRequest").unwrap(),
@@ -257,6 +267,7 @@ mod tests {
             let mut cx = Context::from_waker(Waker::noop());
             let polled = decoding.as_mut().poll(&mut cx);
             assert_eq!(polled.is_ready(), is_short, "{length} bytes");
+            drop(free);
             if !is_short {
                 let (body, reservation) = decoding.await.unwrap();
                 assert_eq!(body, message);

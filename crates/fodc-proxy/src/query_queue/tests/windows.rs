@@ -102,25 +102,36 @@ fn window_before_the_history_never_exceeds_a_message() {
     }
 }
 
-#[test]
-fn stream_that_ends_with_a_slice_owed_means_a_shorter_one() {
+/// Returns the lengths of the slices that three streams in turn are asked for, which end in this way.
+fn slices_of_streams_with(end: StreamEnd) -> Vec<i64> {
     let hour = Query::Window(window(0, 3_600));
-    let slice = |queue: &mut Tester, generation: u64| {
+    let mut queue = Tester::new();
+    queue.0.carried.density.learn_latest(100, 1);
+    let slice = |generation: u64| {
         let now = 10 * generation;
         queue.open(now, generation, false);
         let request = sent(&queue.query(now, hour, generation as u32));
-        queue.close(generation);
+        queue.close_with(generation, end);
         let Query::Window(slice) = request.query else {
             panic!("{request:?}");
         };
         slice.nanos()
     };
-    let mut queue = Tester::new();
-    queue.0.carried.density.learn_latest(100, 1);
-    let lengths: Vec<_> = (1..4)
-        .map(|generation| slice(&mut queue, generation))
-        .collect();
-    assert!(lengths.is_sorted_by(|a, b| a > b), "{lengths:?}");
+    (1..4).map(slice).collect()
+}
+
+#[test]
+fn stream_that_ends_with_a_slice_owed_means_a_shorter_one() {
+    for end in [StreamEnd::Other, StreamEnd::TooLarge] {
+        let lengths = slices_of_streams_with(end);
+        assert!(lengths.is_sorted_by(|a, b| a > b), "{end:?}: {lengths:?}");
+    }
+}
+
+#[test]
+fn refusal_for_lack_of_memory_shortens_no_slice() {
+    let lengths = slices_of_streams_with(StreamEnd::NoMemory);
+    assert!(lengths.iter().all(|it| *it == lengths[0]), "{lengths:?}");
 }
 
 #[test]
