@@ -1,7 +1,25 @@
 #![doc = include_str!("../README.md")]
 
+mod assets;
+mod classic;
+mod driver;
 pub mod limits;
 pub mod machine;
+mod metrics;
+pub mod operations;
+mod options;
+mod origin;
 pub mod rights;
+pub mod server;
+mod shared;
+mod socket;
+mod sockets;
+mod sse;
 pub mod subscription;
 pub mod upstream;
+mod websocket;
+
+pub use self::{
+    limits::Limits, operations::Operations, options::GatewayOptions, server::Gateway,
+    upstream::UpstreamOptions,
+};

@@ -1,5 +1,10 @@
 //! Limits on what one client may hold.
 
+use std::{net::IpAddr, sync::Arc};
+
+use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits};
+use steadfast_session::Time;
+
 /// Limits of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,5 +40,93 @@ impl Default for Limits {
             message_burst: 2_000,
             frame_bytes: 64 << 10,
         }
+    }
+}
+
+/// The permits that are in use.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    sockets: Arc<KeyedPermits>,
+    subscriptions: Arc<KeyedPermits>,
+}
+
+/// The client that limits are counted for: its principal, or its address while it has none.
+pub(crate) fn client_key(principal: Option<&str>, address: Option<IpAddr>) -> ClientKey {
+    match (principal, address) {
+        (Some(name), _) => ClientKey::Principal(name.into()),
+        (None, Some(address)) => ClientKey::from(address),
+        (None, None) => ClientKey::Principal("unknown".into()),
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            sockets: KeyedPermits::new(limits.sockets_per_principal),
+            subscriptions: KeyedPermits::new(limits.subscriptions_per_principal),
+        }
+    }
+
+    /// Returns the permit of a socket, or `None` if its principal has as many as it may.
+    pub(crate) fn socket(&self, key: ClientKey) -> Option<KeyedPermit> {
+        self.sockets.try_acquire(key)
+    }
+
+    /// Returns the permit of a subscription, or `None` if its principal has as many as it may.
+    pub(crate) fn subscription(&self, key: ClientKey) -> Option<KeyedPermit> {
+        self.subscriptions.try_acquire(key)
+    }
+}
+
+/// The messages that a socket may send: so many at once, and so many per second after that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MessageRate {
+    left: f32,
+    at: Time,
+}
+
+impl MessageRate {
+    pub(crate) fn new(limits: &Limits, now: Time) -> Self {
+        Self {
+            left: limits.message_burst as f32,
+            at: now,
+        }
+    }
+
+    /// Counts a message. Returns false if it is one too many.
+    pub(crate) fn take(&mut self, limits: &Limits, now: Time) -> bool {
+        let earned = now.since(self.at).as_secs_f32() * limits.messages_per_second as f32;
+        self.at = now;
+        self.left = (self.left + earned).min(limits.message_burst as f32);
+        if self.left < 1.0 {
+            return false;
+        }
+        self.left -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn messages_beyond_the_burst_are_earned_over_time() {
+        let limits = Limits {
+            messages_per_second: 10,
+            message_burst: 3,
+            ..Limits::default()
+        };
+        let mut rate = MessageRate::new(&limits, Time::ZERO);
+        let mut taken = |after_ms| {
+            let now = Time::ZERO + Duration::from_millis(after_ms);
+            (0..5).filter(|_| rate.take(&limits, now)).count()
+        };
+        assert_eq!(
+            [taken(0), taken(50), taken(250), taken(60_000)],
+            [3, 0, 2, 3]
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Operation, Place, Position};
+use crate::{Event, Operation, Place, Position};
 
 /// An item of a subscription, in the order of the log.
 ///
@@ -102,6 +102,21 @@ pub struct Change {
 }
 
 impl Change {
+    /// Creates the change that delivers an event: for tests of what takes items.
+    #[must_use]
+    pub fn of(event: &Event, event_id: &str, position: Option<Position>) -> Self {
+        Self {
+            position,
+            event_id: event_id.into(),
+            database: Arc::clone(&event.database),
+            collection: Arc::clone(&event.collection),
+            document_id: Arc::clone(&event.document_id),
+            operation: event.operation,
+            data: event.data.clone(),
+            timestamp: event.timestamp,
+        }
+    }
+
     /// Returns the bytes that this change counts for in queues and credit.
     ///
     /// The sum equals [`crate::Event::weight`], because both ends of a stream must count alike.
@@ -125,6 +140,14 @@ impl Change {
 pub struct Gap {
     /// The cause.
     pub reason: GapReason,
+}
+
+impl Gap {
+    /// Creates a gap: for tests of what takes items.
+    #[must_use]
+    pub const fn new(reason: GapReason) -> Self {
+        Self { reason }
+    }
 }
 
 /// The cause of a gap.
@@ -161,6 +184,19 @@ pub struct Resync {
     /// A snapshot follows, because the subscription asked for one. Only its end is a position to resume
     /// from.
     pub snapshot_follows: bool,
+}
+
+impl Resync {
+    /// Creates a resync after which no snapshot follows: for tests of what takes items.
+    #[must_use]
+    pub const fn new(reason: ResyncReason, lost_from: Position, resumes_at: Position) -> Self {
+        Self {
+            reason,
+            lost_from,
+            resumes_at,
+            snapshot_follows: false,
+        }
+    }
 }
 
 /// The reason why a subscription could not continue from its position.

@@ -1,0 +1,428 @@
+//! The protocol of the existing TypeScript client (docs/protocol-gateway.md, "Classic").
+//!
+//! ```text
+//!   auth ──> auth_ack          subscribe ──> subscribe_ack, [snapshot], event...
+//!                              unsubscribe ──> unsubscribe_ack
+//! ```
+
+mod message;
+mod snapshot;
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::value::RawValue;
+use steadfast_session::Time;
+use steadfast_streamer::{Filter, Item, Snapshot};
+
+use self::{
+    message::{Auth, Envelope, Subscribe, Unsubscribe},
+    snapshot::Documents,
+};
+use crate::{
+    machine::{Action, Actions, Input, Key, Machine, Principal},
+    subscription::{End, EndCode, Event, Request},
+};
+
+/// The machine of one socket, or of one stream of events.
+#[derive(Debug)]
+pub(crate) struct Classic {
+    /// A stream of events has one subscription and no way back.
+    is_events: bool,
+    /// The database of the newest authentication.
+    database: Option<Arc<str>>,
+    /// The authentication whose token is being checked.
+    authenticating: Option<Auth>,
+    authenticating_id: Option<String>,
+    subscriptions: Vec<Subscription>,
+    newest_key: u32,
+    timers: Timers,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    key: Key,
+    /// The id that the client chose.
+    id: Box<str>,
+    /// What was asked for, to recognise a repetition.
+    asked: Subscribe,
+    database: Arc<str>,
+    is_open: bool,
+    /// The documents of a snapshot that is not whole.
+    snapshot: Option<Box<Documents>>,
+}
+
+#[derive(Debug, Default)]
+struct Timers {
+    heartbeat: Option<Time>,
+    ping: Option<Time>,
+    /// The client is given up.
+    silence: Option<Time>,
+    /// The client must have authenticated.
+    authentication: Option<Time>,
+}
+
+/// The interval of heartbeats. The client gives up after 90 s without a message, and sees no pings.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The interval of pings.
+const PING: Duration = Duration::from_secs(54);
+/// The longest silence of a client, which answers pings.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The time within which a client authenticates, at first and after its credentials ended.
+const AUTHENTICATION: Duration = Duration::from_secs(60);
+
+/// The status code of a socket without valid credentials.
+const UNAUTHORIZED: u16 = 4401;
+
+impl Classic {
+    /// The key of the subscription of a stream of events.
+    pub(crate) const EVENTS_KEY: Key = Key(0);
+
+    /// Creates the machine of a WebSocket.
+    pub(crate) fn new() -> Self {
+        Self {
+            is_events: false,
+            database: None,
+            authenticating: None,
+            authenticating_id: None,
+            subscriptions: Vec::new(),
+            newest_key: 0,
+            timers: Timers::default(),
+        }
+    }
+
+    /// Creates the machine of a stream of events. Its subscription is open already.
+    pub(crate) fn of_events() -> Self {
+        let mut machine = Self::new();
+        machine.is_events = true;
+        machine.subscriptions.push(Subscription {
+            key: Self::EVENTS_KEY,
+            id: "default".into(),
+            asked: Subscribe {
+                include_data: true,
+                ..Subscribe::default()
+            },
+            database: "".into(),
+            is_open: true,
+            snapshot: None,
+        });
+        machine
+    }
+
+    /// Returns the subscription of a stream of events.
+    pub(crate) fn events_request(database: &str, collection: &str) -> Request {
+        request(database.into(), collection, Filter::all(), false)
+    }
+
+    fn on_opened(&mut self, now: Time) {
+        if !self.is_events {
+            self.timers = Timers {
+                heartbeat: Some(now + HEARTBEAT),
+                ping: Some(now + PING),
+                silence: Some(now + SILENCE),
+                authentication: Some(now + AUTHENTICATION),
+            };
+        }
+    }
+
+    fn on_text(&mut self, text: &str, out: &mut Actions) {
+        let Ok(Envelope { id, kind, payload }) = serde_json::from_str(text) else {
+            out.send(message::error(
+                None,
+                Some("invalid_message"),
+                "the message is not JSON",
+            ));
+            return;
+        };
+        let id = id.as_deref();
+        let invalid = |what: &str| message::error(id, Some("invalid_payload"), what);
+        match &*kind {
+            "auth" => self.on_auth(id, payload.as_deref(), out),
+            "subscribe" | "unsubscribe" if self.database.is_none() => {
+                let text = "unauthorized: auth required";
+                out.send(message::error(id, Some("unauthorized"), text));
+            }
+            "subscribe" => match (id, read::<Subscribe>(payload.as_deref())) {
+                (Some(id), Some(asked)) => self.on_subscribe(id, asked, out),
+                (None, _) => out.send(invalid("a subscribe message has an id")),
+                (_, None) => out.send(invalid("the payload of subscribe cannot be read")),
+            },
+            "unsubscribe" => match read::<Unsubscribe>(payload.as_deref()) {
+                Some(Unsubscribe { id: subscription }) => {
+                    self.remove(&subscription, out);
+                    out.send(message::acknowledgement("unsubscribe_ack", id));
+                }
+                None => out.send(invalid("the payload of unsubscribe cannot be read")),
+            },
+            _ => out.send(message::error(
+                id,
+                Some("unknown_type"),
+                "there is no message of this type; there are auth, subscribe and unsubscribe",
+            )),
+        }
+    }
+
+    fn on_auth(&mut self, id: Option<&str>, payload: Option<&RawValue>, out: &mut Actions) {
+        let invalid = |what| message::error(id, Some("invalid_auth"), what);
+        match read::<Auth>(payload) {
+            None => out.send(invalid("invalid payload")),
+            Some(auth) if auth.database.is_empty() => out.send(invalid("database is required")),
+            Some(mut auth) => {
+                out.push(Action::Authenticate(std::mem::take(&mut auth.token)));
+                self.authenticating = Some(auth);
+                self.authenticating_id = id.map(str::to_owned);
+            }
+        }
+    }
+
+    fn on_authenticated(&mut self, result: Result<Principal, &'static str>, out: &mut Actions) {
+        let (auth, id) = (self.authenticating.take(), self.authenticating_id.take());
+        match (result, auth) {
+            (Ok(_), Some(auth)) => {
+                self.database = Some(auth.database.into());
+                self.timers.authentication = None;
+                out.send(message::acknowledgement("auth_ack", id.as_deref()));
+            }
+            (Err(why), _) => {
+                // The client refreshes its token only if the text says this.
+                let text = format!("unauthorized: {why}");
+                out.send(message::error(id.as_deref(), Some("unauthorized"), &text));
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    fn on_unauthenticated(&mut self, now: Time, why: &str, out: &mut Actions) {
+        self.subscriptions.clear();
+        if self.is_events {
+            out.push(Action::Close {
+                code: UNAUTHORIZED,
+                reason: "unauthorized",
+            });
+            return;
+        }
+        self.database = None;
+        // It refreshes its token now, and repeats its subscriptions after the acknowledgement.
+        self.timers.authentication = Some(now + AUTHENTICATION);
+        let text = format!("unauthorized: {why}");
+        out.send(message::error(None, Some("unauthorized"), &text));
+    }
+
+    fn on_subscribe(&mut self, id: &str, asked: Subscribe, out: &mut Actions) {
+        let Some(database) = self.database.clone() else {
+            return;
+        };
+        // The client repeats all subscriptions after each acknowledgement of its token. What is the same
+        // goes on: a new one would miss what happened between the two, or tell it twice.
+        let same = self.subscriptions.iter().find(|it| *it.id == *id);
+        if let Some(same) = same.filter(|it| it.asked == asked && it.database == database) {
+            let waits = !same.is_open || same.snapshot.is_some();
+            if same.is_open && (waits || !asked.send_snapshot) {
+                out.send(message::acknowledgement("subscribe_ack", Some(id)));
+            }
+            if waits || !asked.send_snapshot {
+                return;
+            }
+        }
+        self.remove(id, out);
+        let query = &asked.query;
+        let filter = match query.filter() {
+            Ok(filter) => filter,
+            Err(fault) => {
+                out.send(refused(id, &fault));
+                return;
+            }
+        };
+        self.newest_key += 1;
+        let key = Key(self.newest_key);
+        let wanted = request(
+            Arc::clone(&database),
+            &query.collection,
+            filter,
+            asked.send_snapshot,
+        );
+        self.subscriptions.push(Subscription {
+            key,
+            id: id.into(),
+            asked,
+            database,
+            is_open: false,
+            snapshot: None,
+        });
+        out.push(Action::Subscribe(key, Box::new(wanted)));
+    }
+
+    fn remove(&mut self, id: &str, out: &mut Actions) {
+        if let Some(index) = self.subscriptions.iter().position(|it| *it.id == *id) {
+            let removed = self.subscriptions.remove(index);
+            out.push(Action::Unsubscribe(removed.key));
+        }
+    }
+
+    fn on_event(&mut self, key: Key, event: Event, out: &mut Actions) {
+        let Some(index) = self.subscriptions.iter().position(|it| it.key == key) else {
+            return;
+        };
+        let subscription = &mut self.subscriptions[index];
+        match event {
+            Event::Opened { .. } => {
+                subscription.is_open = true;
+                out.send(message::acknowledgement(
+                    "subscribe_ack",
+                    Some(&subscription.id),
+                ));
+            }
+            Event::Item(item) => subscription.on_item(item, out),
+            // Neither is asked for.
+            Event::Window { .. } | Event::Progress(_) => {}
+            Event::Ended(end) => {
+                let ended = self.subscriptions.remove(index);
+                self.on_ended(&ended, &end, out);
+            }
+        }
+    }
+
+    fn on_ended(&self, ended: &Subscription, end: &End, out: &mut Actions) {
+        if end.code == EndCode::Unavailable || self.is_events {
+            // The client never repeats a single subscription, but all of them on a new socket.
+            out.push(Action::Close {
+                code: 1013,
+                reason: "a subscription ended; connect again",
+            });
+        } else if ended.is_open {
+            let text = format!("subscription {} ended: {end}", ended.id);
+            out.send(message::error(
+                Some(&ended.id),
+                Some(end.code.as_str()),
+                &text,
+            ));
+        } else {
+            out.send(refused(&ended.id, &end.message));
+        }
+    }
+
+    fn on_time(&mut self, now: Time, out: &mut Actions) {
+        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        if is_due(self.timers.silence) {
+            // A close frame would only wait for a peer that is gone.
+            out.push(Action::Cut);
+            return;
+        }
+        if is_due(self.timers.authentication) {
+            out.push(Action::Close {
+                code: UNAUTHORIZED,
+                reason: "unauthorized: no auth message came in time",
+            });
+            return;
+        }
+        if is_due(self.timers.heartbeat) {
+            self.timers.heartbeat = Some(now + HEARTBEAT);
+            out.send(message::HEARTBEAT);
+        }
+        if is_due(self.timers.ping) {
+            self.timers.ping = Some(now + PING);
+            out.push(Action::Ping);
+        }
+    }
+}
+
+impl Machine for Classic {
+    fn step(&mut self, now: Time, input: Input<'_>, out: &mut Actions) -> Option<Time> {
+        match input {
+            Input::Opened(_) => self.on_opened(now),
+            Input::Text(text) => {
+                self.timers.silence = Some(now + SILENCE);
+                self.on_text(text, out);
+            }
+            Input::Alive => self.timers.silence = Some(now + SILENCE),
+            Input::Authenticated(result) => self.on_authenticated(result, out),
+            Input::Event(key, event) => self.on_event(key, event, out),
+            Input::Unauthenticated(why) => self.on_unauthenticated(now, why, out),
+            Input::Drain { .. } => out.push(Action::Close {
+                code: 1012,
+                reason: "the gateway restarts",
+            }),
+            Input::Tick => self.on_time(now, out),
+        }
+        let Timers {
+            heartbeat,
+            ping,
+            silence,
+            authentication,
+        } = self.timers;
+        [heartbeat, ping, silence, authentication]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl Subscription {
+    fn on_item(&mut self, item: Item, out: &mut Actions) {
+        let include_data = self.asked.include_data;
+        match item {
+            Item::Change(change) => match &mut self.snapshot {
+                Some(documents) => documents.apply(change),
+                None => out.send(message::event(&self.id, &change, include_data)),
+            },
+            Item::Left(change) => match &mut self.snapshot {
+                Some(documents) => documents.remove(&change.document_id),
+                // It is no longer one of those that the client asked for, or may see.
+                None => out.send(message::left(&self.id, &change)),
+            },
+            Item::Snapshot(Snapshot::Begin) => self.snapshot = Some(Box::default()),
+            Item::Snapshot(Snapshot::Document(document)) => {
+                if let Some(documents) = &mut self.snapshot {
+                    documents.apply(document);
+                }
+            }
+            Item::Snapshot(Snapshot::End(_)) => {
+                let documents = self.snapshot.take().unwrap_or_default();
+                match documents.finish(&self.asked.query) {
+                    Ok(documents) => out.send(message::snapshot(&self.id, &documents)),
+                    Err(what) => {
+                        let code = Some("snapshot_too_large");
+                        out.send(message::error(Some(&self.id), code, what));
+                    }
+                }
+            }
+            // With a snapshot, another one follows.
+            Item::Resync(resync) if resync.snapshot_follows => {}
+            Item::Gap(_) | Item::Resync(_) => {
+                let text = format!(
+                    "changes may be missing in subscription {}; read its documents again",
+                    self.id
+                );
+                out.send(message::error(Some(&self.id), Some("gap"), &text));
+            }
+            // Bounds belong to an order, which is not asked for.
+            _ => {}
+        }
+    }
+}
+
+fn request(database: Arc<str>, collection: &str, filter: Filter, snapshot: bool) -> Request {
+    Request {
+        database,
+        collection: collection.into(),
+        filter,
+        from: None,
+        snapshot,
+        // A document that leaves is told as a delete without a document.
+        left: true,
+        window: None,
+        progress: false,
+    }
+}
+
+fn read<'a, T: serde::Deserialize<'a>>(payload: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(payload?.get()).ok()
+}
+
+/// Returns the refusal of a subscription, which has no code.
+fn refused(id: &str, why: &str) -> String {
+    message::error(
+        Some(id),
+        None,
+        &format!("Subscribe failed: subscribe failed: {why}"),
+    )
+}

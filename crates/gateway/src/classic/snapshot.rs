@@ -1,0 +1,126 @@
+//! The documents of a snapshot, until it is whole.
+
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value as Json};
+use steadfast_streamer::{Change, Operation};
+
+use super::message::{self, Query};
+
+/// The documents of a snapshot, with the changes that happened meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    by_id: BTreeMap<Arc<str>, Change>,
+    bytes: u64,
+    is_too_large: bool,
+}
+
+/// The most that one message may have. The original stopped at 1,000 documents, without a word.
+const MAX_DOCUMENTS: usize = 10_000;
+/// The bytes of these documents.
+const MAX_BYTES: u64 = 8 << 20;
+
+impl Documents {
+    /// Applies a document or a change.
+    pub(super) fn apply(&mut self, change: Change) {
+        self.remove(&change.document_id);
+        if change.operation == Operation::Delete || self.is_too_large {
+            return;
+        }
+        self.bytes += change.weight();
+        self.by_id.insert(Arc::clone(&change.document_id), change);
+        if self.by_id.len() > MAX_DOCUMENTS || self.bytes > MAX_BYTES {
+            *self = Self {
+                is_too_large: true,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Removes a document.
+    pub(super) fn remove(&mut self, id: &str) {
+        if let Some(removed) = self.by_id.remove(id) {
+            self.bytes -= removed.weight();
+        }
+    }
+
+    /// Returns the documents in the order of the query, otherwise by id.
+    ///
+    /// # Errors
+    ///
+    /// If there were too many for one message.
+    pub(super) fn finish(self, query: &Query) -> Result<Vec<String>, &'static str> {
+        if self.is_too_large {
+            return Err("the snapshot has more than 10000 documents or 8 MiB; narrow the query");
+        }
+        let mut documents: Vec<_> = self.by_id.into_values().collect();
+        let order = query.order_by.as_deref().unwrap_or_default();
+        if !order.is_empty() {
+            // Parsed once, and not for each comparison.
+            let mut keyed: Vec<_> = documents
+                .into_iter()
+                .map(|document| {
+                    let fields: Map<String, Json> =
+                        serde_json::from_slice(&document.data).unwrap_or_default();
+                    let keys = order.iter().map(|by| field(&fields, &by.field).cloned());
+                    (keys.collect::<Vec<_>>(), document)
+                })
+                .collect();
+            keyed.sort_by(|(a, _), (b, _)| {
+                let pairs = order.iter().zip(a.iter().zip(b));
+                let orders = pairs.map(|(by, (a, b))| {
+                    let order = compare(a.as_ref(), b.as_ref());
+                    if by.is_descending() {
+                        order.reverse()
+                    } else {
+                        order
+                    }
+                });
+                // The sort is stable: equal ones stay in the order of their ids.
+                orders.fold(Ordering::Equal, Ordering::then)
+            });
+            documents = keyed.into_iter().map(|(_, document)| document).collect();
+        }
+        let after = query.start_after.as_deref().filter(|it| !it.is_empty());
+        let first = match after {
+            None => 0,
+            Some(after) => match documents.iter().position(|it| *it.document_id == *after) {
+                Some(at) => at + 1,
+                None if order.is_empty() => {
+                    documents.partition_point(|it| *it.document_id <= *after)
+                }
+                None => 0,
+            },
+        };
+        let limit = query.limit.filter(|limit| *limit > 0);
+        let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+        let shown = documents.iter().skip(first).take(limit);
+        Ok(shown.filter_map(message::document).collect())
+    }
+}
+
+fn field<'a>(fields: &'a Map<String, Json>, path: &str) -> Option<&'a Json> {
+    let mut keys = path.split('.');
+    let first = fields.get(keys.next()?)?;
+    keys.try_fold(first, |inside, key| inside.as_object()?.get(key))
+}
+
+/// Orders values by kind, then by value: nothing and null, truth values, numbers, texts, others.
+fn compare(a: Option<&Json>, b: Option<&Json>) -> Ordering {
+    let kind = |value: Option<&Json>| match value {
+        None | Some(Json::Null) => 0,
+        Some(Json::Bool(_)) => 1,
+        Some(Json::Number(_)) => 2,
+        Some(Json::String(_)) => 3,
+        Some(Json::Array(_) | Json::Object(_)) => 4,
+    };
+    match (a, b) {
+        (Some(Json::Bool(a)), Some(Json::Bool(b))) => a.cmp(b),
+        (Some(Json::String(a)), Some(Json::String(b))) => a.cmp(b),
+        (Some(Json::Number(a)), Some(Json::Number(b))) => {
+            let (a, b) = (a.as_f64(), b.as_f64());
+            a.partial_cmp(&b).unwrap_or(Ordering::Equal)
+        }
+        _ => kind(a).cmp(&kind(b)),
+    }
+}

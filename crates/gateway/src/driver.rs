@@ -1,0 +1,447 @@
+//! Drives the machine of one socket: time, rights, subscriptions.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+};
+
+use steadfast_net::{ClientKey, KeyedPermit};
+use steadfast_session::Time;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::{
+    limits::{MessageRate, client_key},
+    machine::{Action, Actions, Input, Key, Machine, Opened, Principal},
+    metrics::{Refused, SocketKind},
+    rights::Peer,
+    shared::Shared,
+    sockets::OpenSocket,
+    subscription::{End, EndCode, Event, Request},
+    upstream::Handle,
+};
+
+/// The driver of one machine.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    machine: Box<dyn Machine>,
+    /// `None` while the client has no valid credentials.
+    peer: Option<Peer>,
+    /// The time at which the credentials expire.
+    expires_at: Option<Time>,
+    address: Option<IpAddr>,
+    permit: Option<KeyedPermit>,
+    socket: OpenSocket,
+    out: VecDeque<Outgoing>,
+    slots: Vec<Slot>,
+    /// The slot that is polled first, so that none waits for ever.
+    turn: usize,
+    rate: MessageRate,
+    /// The next tick of the machine.
+    tick_at: Option<Time>,
+    timer: Option<Timer>,
+    is_closed: bool,
+}
+
+/// One subscription.
+#[derive(Debug)]
+struct Slot {
+    key: Key,
+    handle: Handle,
+    is_paused: bool,
+    _permit: KeyedPermit,
+}
+
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    at: Time,
+}
+
+/// What the socket is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outgoing {
+    /// Send a text frame.
+    Text(String),
+    /// Send a ping frame.
+    Ping,
+    /// Close in order.
+    Close {
+        /// The status code.
+        code: u16,
+        /// The reason.
+        reason: &'static str,
+    },
+    /// Drop the connection.
+    Cut,
+}
+
+/// The peer of a socket when it opens.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    /// `None` if it has no valid credentials.
+    pub(crate) peer: Option<Peer>,
+    pub(crate) address: Option<IpAddr>,
+    /// The permit of its principal; see [`Driver::admit`].
+    pub(crate) permit: Option<KeyedPermit>,
+}
+
+/// The answer to a principal with too many sockets.
+pub(crate) const TOO_MANY_SOCKETS: &str = "this principal has too many sockets";
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        machine: Box<dyn Machine>,
+        kind: SocketKind,
+        newcomer: Newcomer,
+    ) -> Self {
+        let now = shared.now();
+        let socket = shared.sockets.open(kind, &shared.metrics);
+        let mut driver = Self {
+            machine,
+            peer: None,
+            expires_at: None,
+            address: newcomer.address,
+            permit: newcomer.permit,
+            socket,
+            out: VecDeque::new(),
+            slots: Vec::new(),
+            turn: 0,
+            rate: MessageRate::new(&shared.options.limits, now),
+            tick_at: None,
+            timer: None,
+            is_closed: false,
+            shared,
+        };
+        let principal = newcomer.peer.map(|peer| driver.set_peer(peer));
+        let opened = Opened {
+            socket: driver.socket.number,
+            server: Arc::clone(&driver.shared.server),
+            principal,
+            is_restricted: driver.shared.rights.is_restricted(),
+            heartbeat: driver.shared.options.heartbeat,
+        };
+        driver.step(Input::Opened(opened));
+        driver
+    }
+
+    /// Returns the permit of a socket of this peer, `None` if none is needed. Without a policy the limits of
+    /// addresses are enough.
+    pub(crate) fn admit(shared: &Shared, peer: &Peer) -> Result<Option<KeyedPermit>, &'static str> {
+        if !shared.rights.is_restricted() {
+            return Ok(None);
+        }
+        let key = ClientKey::Principal(peer.principal().name);
+        let permit = shared.permits.socket(key);
+        permit.map(Some).ok_or_else(|| {
+            shared.metrics.refuse(Refused::PrincipalSockets);
+            TOO_MANY_SOCKETS
+        })
+    }
+
+    /// Takes a text frame of the client.
+    pub(crate) fn on_text(&mut self, text: &str) {
+        let now = self.shared.now();
+        self.shared.metrics.messages_received.fetch_add(1, Relaxed);
+        if self.rate.take(&self.shared.options.limits, now) {
+            self.step(Input::Text(text));
+        } else {
+            self.refuse(Refused::MessageRate, 1013, "too many messages");
+        }
+    }
+
+    /// Notes that the client is alive.
+    pub(crate) fn on_alive(&mut self) {
+        self.step(Input::Alive);
+    }
+
+    /// Closes the socket because of a limit or a broken rule.
+    pub(crate) fn refuse(&mut self, refused: Refused, code: u16, reason: &'static str) {
+        self.shared.metrics.refuse(refused);
+        self.close(Outgoing::Close { code, reason });
+    }
+
+    /// Returns true if nothing waits to be sent, so that the client may send more.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.out.is_empty() && !self.is_closed
+    }
+
+    /// Polls for what the socket is to do. At most one item of a subscription is taken from it for each
+    /// frame, so that nothing is queued here for a slow client.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outgoing> {
+        loop {
+            if let Some(outgoing) = self.out.pop_front() {
+                if self.out.is_empty() {
+                    self.out = VecDeque::new();
+                }
+                if let Outgoing::Text(text) = &outgoing {
+                    self.shared.metrics.messages_sent.fetch_add(1, Relaxed);
+                    let bytes = text.len() as u64;
+                    self.shared.metrics.bytes_sent.fetch_add(bytes, Relaxed);
+                }
+                return Poll::Ready(outgoing);
+            }
+            if self.is_closed {
+                return Poll::Pending;
+            }
+            self.socket.signals.register(cx.waker());
+            if !(self.take_signals() || self.take_time(cx) || self.take_event(cx)) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn take_signals(&mut self) -> bool {
+        let drains = self.socket.signals.take_drains();
+        if drains {
+            let retry_after = self.shared.options.retry_after;
+            self.step(Input::Drain { retry_after });
+        }
+        let rights = self.socket.signals.take_rights_changed();
+        if rights {
+            self.recheck();
+        }
+        drains || rights
+    }
+
+    /// Applies the rules in force.
+    fn recheck(&mut self) {
+        let Some(peer) = &self.peer else { return };
+        let before = peer.principal().name;
+        match self.shared.rights.recheck(peer) {
+            Ok(None) => {}
+            // Its subscriptions are those of the other one.
+            Ok(Some(peer)) if peer.principal().name != before => {
+                self.unauthenticate("the credentials are those of another principal now");
+            }
+            Ok(Some(peer)) => {
+                self.set_peer(peer);
+            }
+            Err(refused) => self.unauthenticate(refused.public()),
+        }
+    }
+
+    fn set_peer(&mut self, peer: Peer) -> Principal {
+        let principal = peer.principal();
+        let now = self.shared.now();
+        self.expires_at = principal.expires_in.map(|left| now + left);
+        for slot in &mut self.slots {
+            slot.handle.apply_rights(&peer);
+        }
+        self.peer = Some(peer);
+        principal
+    }
+
+    fn unauthenticate(&mut self, why: &'static str) {
+        self.shared.metrics.refuse(Refused::CredentialsEnded);
+        (self.peer, self.expires_at) = (None, None);
+        self.permit = None;
+        self.drop_slots();
+        self.step(Input::Unauthenticated(why));
+    }
+
+    fn take_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let earliest = [self.tick_at, self.expires_at].into_iter().flatten().min();
+        let Some(at) = earliest else {
+            self.timer = None;
+            return false;
+        };
+        let now = self.shared.now();
+        if at > now && !self.poll_timer(at, cx) {
+            return false;
+        }
+        let now = self.shared.now();
+        if self.expires_at.is_some_and(|expires| expires <= now) {
+            self.unauthenticate("the credentials have expired");
+        }
+        if self.tick_at.is_some_and(|tick| tick <= now) {
+            self.step(Input::Tick);
+        }
+        true
+    }
+
+    /// Polls the timer for a time that is to come. Returns true when it has come, or the timer was early.
+    fn poll_timer(&mut self, at: Time, cx: &mut Context<'_>) -> bool {
+        let instant = self.shared.instant(at);
+        let timer = self.timer.get_or_insert_with(|| Timer {
+            sleep: Box::pin(sleep_until(instant)),
+            at,
+        });
+        // A timer that is early is left alone: most deadlines only move away.
+        if timer.at > at {
+            timer.sleep.as_mut().reset(instant);
+            timer.at = at;
+        }
+        if timer.sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        if timer.at < at {
+            timer.sleep.as_mut().reset(instant);
+            timer.at = at;
+            return timer.sleep.as_mut().poll(cx).is_ready();
+        }
+        self.timer = None;
+        true
+    }
+
+    /// Passes the next event of a subscription on.
+    fn take_event(&mut self, cx: &mut Context<'_>) -> bool {
+        for step in 0..self.slots.len() {
+            let index = (self.turn + step) % self.slots.len();
+            let slot = &mut self.slots[index];
+            if slot.is_paused {
+                continue;
+            }
+            let Poll::Ready(event) = slot.handle.poll_next(cx) else {
+                continue;
+            };
+            let key = slot.key;
+            self.turn = index + 1;
+            match &event {
+                Event::Ended(end) => {
+                    if end.code == EndCode::Denied {
+                        self.shared.metrics.refuse(Refused::Denied);
+                    }
+                    self.drop_slot(key);
+                }
+                Event::Item(_) | Event::Window { .. } => {
+                    self.shared.metrics.items.fetch_add(1, Relaxed);
+                }
+                Event::Opened { .. } | Event::Progress(_) => {}
+            }
+            self.step(Input::Event(key, event));
+            return true;
+        }
+        false
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        if self.is_closed {
+            return;
+        }
+        let mut actions = Actions::default();
+        self.tick_at = self.machine.step(self.shared.now(), input, &mut actions);
+        while let Some(action) = actions.pop() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        if self.is_closed {
+            return;
+        }
+        match action {
+            Action::Send(text) => self.out.push_back(Outgoing::Text(text)),
+            Action::Ping => self.out.push_back(Outgoing::Ping),
+            Action::Authenticate(token) => {
+                let authenticated = self.authenticate(&token);
+                self.step(Input::Authenticated(authenticated));
+            }
+            Action::Subscribe(key, request) => {
+                if let Err(end) = self.subscribe(key, *request) {
+                    self.step(Input::Event(key, Event::Ended(end)));
+                }
+            }
+            Action::Unsubscribe(key) => self.drop_slot(key),
+            Action::Pause(key) => self.pause(key, true),
+            Action::Resume(key) => self.pause(key, false),
+            Action::Close { code, reason } => self.close(Outgoing::Close { code, reason }),
+            Action::Cut => self.close(Outgoing::Cut),
+        }
+    }
+
+    fn authenticate(&mut self, token: &str) -> Result<Principal, &'static str> {
+        let peer = self.shared.rights.identify_token(token).map_err(|cause| {
+            self.shared.metrics.refuse(Refused::Credentials);
+            tracing::debug!(%cause, "credentials refused");
+            cause.public()
+        })?;
+        // The permit stays if the principal is the same: it may have no second one.
+        let name = |peer: &Peer| peer.principal().name;
+        if self.peer.as_ref().map(name) != Some(name(&peer)) {
+            self.permit = Self::admit(&self.shared, &peer)?;
+        }
+        Ok(self.set_peer(peer))
+    }
+
+    fn subscribe(&mut self, key: Key, request: Request) -> Result<(), End> {
+        let peer = self.peer.as_ref().ok_or_else(End::denied)?;
+        let handle = self.shared.upstream.open(request, peer);
+        self.adopt(key, handle)
+    }
+
+    /// Adds a subscription that is open already.
+    ///
+    /// # Errors
+    ///
+    /// If a limit is reached.
+    pub(crate) fn adopt(&mut self, key: Key, handle: Handle) -> Result<(), End> {
+        let limits = &self.shared.options.limits;
+        if self.slots.len() >= limits.subscriptions_per_socket {
+            let max = limits.subscriptions_per_socket;
+            self.shared.metrics.refuse(Refused::SocketSubscriptions);
+            let text = format!("a socket may have {max} subscriptions");
+            return Err(End::new(EndCode::Limit, text));
+        }
+        let peer = self
+            .peer
+            .as_ref()
+            .filter(|_| self.shared.rights.is_restricted());
+        let name = peer.map(|peer| peer.principal().name);
+        let of_client = client_key(name.as_deref(), self.address);
+        let permit = self.shared.permits.subscription(of_client).ok_or_else(|| {
+            let max = limits.subscriptions_per_principal;
+            self.shared.metrics.refuse(Refused::PrincipalSubscriptions);
+            End::new(
+                EndCode::Limit,
+                format!("a client may have {max} subscriptions on all its sockets"),
+            )
+        })?;
+        self.shared.metrics.subscriptions.fetch_add(1, Relaxed);
+        self.slots.push(Slot {
+            key,
+            handle,
+            is_paused: false,
+            _permit: permit,
+        });
+        Ok(())
+    }
+
+    fn pause(&mut self, key: Key, is_paused: bool) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key) {
+            slot.is_paused = is_paused;
+        }
+    }
+
+    fn drop_slot(&mut self, key: Key) {
+        let before = self.slots.len();
+        self.slots.retain(|slot| slot.key != key);
+        let dropped = before - self.slots.len();
+        let open = &self.shared.metrics.subscriptions;
+        open.fetch_sub(dropped as u64, Relaxed);
+    }
+
+    fn drop_slots(&mut self) {
+        let dropped = std::mem::take(&mut self.slots).len();
+        let open = &self.shared.metrics.subscriptions;
+        open.fetch_sub(dropped as u64, Relaxed);
+    }
+
+    fn close(&mut self, how: Outgoing) {
+        if !std::mem::replace(&mut self.is_closed, true) {
+            self.out.push_back(how);
+            self.drop_slots();
+            self.timer = None;
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.drop_slots();
+    }
+}

@@ -1,0 +1,37 @@
+//! What all requests and sockets of a gateway share.
+
+use std::sync::Arc;
+
+use steadfast_session::Time;
+use tokio::time::Instant;
+
+use crate::{
+    limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights, sockets::Sockets,
+    upstream::Upstream,
+};
+
+/// What all requests and sockets of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: GatewayOptions,
+    pub(crate) server: Arc<str>,
+    pub(crate) upstream: Upstream,
+    pub(crate) rights: Rights,
+    pub(crate) permits: Permits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) tasks: steadfast_net::Tasks,
+    pub(crate) started: Instant,
+}
+
+impl Shared {
+    /// Returns the time of the machines.
+    pub(crate) fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    /// Returns the moment at which the machines have a time.
+    pub(crate) fn instant(&self, at: Time) -> Instant {
+        self.started + at.since(Time::ZERO)
+    }
+}
