@@ -14,12 +14,55 @@ pub(crate) struct Asset {
     pub(crate) bytes: &'static [u8],
 }
 
+const CSS: &str = "text/css; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A file of the console, below `/`.
+macro_rules! console {
+    ($path:literal, $content_type:expr) => {
+        console!(concat!("/", $path), $path, $content_type)
+    };
+    ($path:expr, $file:literal, $content_type:expr) => {
+        Asset {
+            path: $path,
+            content_type: $content_type,
+            bytes: include_bytes!(concat!("../console/", $file)),
+        }
+    };
+}
+
 /// The files. Their paths are not those of the API.
-pub(crate) const ASSETS: &[Asset] = &[Asset {
-    path: "/",
-    content_type: "text/html; charset=utf-8",
-    bytes: include_bytes!("../console/index.html"),
-}];
+pub(crate) const ASSETS: &[Asset] = &[
+    console!("/", "index.html", HTML),
+    console!("chart.js", JS),
+    console!("commands.js", JS),
+    console!("connection.js", JS),
+    console!("connections.js", JS),
+    console!("cut.js", JS),
+    console!("dom.js", JS),
+    console!("example.js", JS),
+    console!("filters.js", JS),
+    console!("icon.svg", SVG),
+    console!("layout.css", CSS),
+    console!("list.js", JS),
+    console!("log.js", JS),
+    console!("main.js", JS),
+    console!("numbers.js", JS),
+    console!("publish.js", JS),
+    console!("shortcuts.js", JS),
+    console!("shown.js", JS),
+    console!("status.js", JS),
+    console!("style.css", CSS),
+    console!("tabs.js", JS),
+    console!("theme.js", JS),
+    console!("watch.js", JS),
+    console!("vendor/uPlot.iife.min.js", JS),
+    console!("vendor/uPlot.min.css", CSS),
+    console!("vendor/uPlot-LICENSE.txt", TEXT),
+];
 
 /// What a page of ours may do: load files of the gateway and talk to it, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -75,6 +118,26 @@ pub(crate) fn respond<B: From<&'static [u8]>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_the_console_is_served() {
+        let console = concat!(env!("CARGO_MANIFEST_DIR"), "/console");
+        for folder in ["", "vendor/"] {
+            for entry in std::fs::read_dir(format!("{console}/{folder}")).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                let path = match name.as_str() {
+                    "index.html" => "/".to_owned(),
+                    _ => format!("/{folder}{name}"),
+                };
+                let is_served = ASSETS.iter().any(|asset| asset.path == path);
+                assert!(
+                    is_served || entry.path().is_dir(),
+                    "{path} is not in ASSETS"
+                );
+            }
+        }
+    }
 
     #[test]
     fn files_have_a_tag_a_type_and_a_strict_policy() {

@@ -1,0 +1,97 @@
+// The page's one connection to the gateway: its token, its state, and its outages.
+
+import { connect } from "./steadfast.js";
+import { by, write } from "./dom.js";
+import { shown } from "./shown.js";
+
+const KEY = "steadfast-console-token";
+const NAMES = { live: "connected", connecting: "connecting", waiting: "waiting", closed: "closed" };
+const STATES = { live: "connected", connecting: "connecting", waiting: "connecting", closed: "refused" };
+
+let client;
+let token = sessionStorage.getItem(KEY) ?? "";
+let down = null;
+const observers = [];
+
+/** Returns the connection. */
+export function connection() {
+  return client;
+}
+
+/** Returns true if the page has a token. */
+export function hasToken() {
+  return token !== "";
+}
+
+/** Returns the collection that the page works on. */
+export function place() {
+  return { database: by("database").value.trim(), collection: by("collection").value.trim() };
+}
+
+/** Returns the query of that collection with conditions. */
+export function query(filters = []) {
+  const { database, collection } = place();
+  let made = client.db(database).collection(collection);
+  for (const filter of filters) made = made.where(filter);
+  return made;
+}
+
+/** Sends a request with the page's token. */
+export function request(path) {
+  const headers = token === "" ? {} : { authorization: `Bearer ${token}` };
+  return fetch(new URL(path, document.baseURI), { headers, signal: AbortSignal.timeout(10_000) });
+}
+
+/**
+ * Observes the connection: `onUp({lasted, cause})` after each outage, `onDown(cause)` at its beginning, and
+ * `onRenew()` when another token begins another connection.
+ */
+export function observe(observer) {
+  observers.push(observer);
+}
+
+function tell(method, ...values) {
+  for (const observer of observers) observer[method]?.(...values);
+}
+
+function onStatus({ state, cause }) {
+  const pill = by("connection");
+  pill.dataset.state = STATES[state];
+  pill.title = shown(cause ?? "");
+  write(by("connection-text"), NAMES[state]);
+  if (state === "live" && down) {
+    const outage = { began: down.began, lasted: performance.now() - down.at, cause: down.cause };
+    down = null;
+    if (outage.began) tell("onUp", outage);
+  } else if (state !== "live" && !down) {
+    // Before the first connection there is nothing that could be lost.
+    down = { at: performance.now(), began: pill.dataset.before ? new Date() : null, cause };
+    if (down.began) tell("onDown", cause);
+  }
+  if (state === "live") pill.dataset.before = "yes";
+  if (state === "closed") tell("onClosed", cause);
+}
+
+function open() {
+  delete by("connection").dataset.before;
+  down = null;
+  client = connect(".", token === "" ? {} : { token });
+  client.watch(onStatus);
+}
+
+/** Connects, and again with each token that a person enters. */
+export function startConnection() {
+  by("token").value = token;
+  by("token-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    token = by("token").value.trim();
+    // For this tab only, and gone with it.
+    if (token === "") sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
+    tell("onRenew");
+    const old = client;
+    open();
+    await old.close();
+  });
+  open();
+}

@@ -1,0 +1,77 @@
+// Publishing a document.
+
+import { commandList, publishing } from "./commands.js";
+import { hasToken, observe, place, query } from "./connection.js";
+import { by, say, write } from "./dom.js";
+import { exampleDocument, parsedDocument } from "./example.js";
+import { duration, shown } from "./shown.js";
+import { streamerAddress } from "./status.js";
+
+let showCommands;
+let op = "publish";
+
+/** Returns the document in the editor, or nothing after the fault is shown. */
+function checked() {
+  try {
+    const document = parsedDocument(by("document").value);
+    write(by("document-fault"), "");
+    by("document").removeAttribute("aria-invalid");
+    return document;
+  } catch (error) {
+    write(by("document-fault"), shown(error.message));
+    by("document").setAttribute("aria-invalid", "true");
+    return null;
+  }
+}
+
+function showCommand() {
+  showCommands(publishing(place(), by("document").value, op, hasToken(), streamerAddress()));
+}
+
+function example() {
+  by("document").value = JSON.stringify(exampleDocument(), null, 2);
+  op = "publish";
+  checked();
+  showCommand();
+}
+
+async function send(verb) {
+  op = verb;
+  showCommand();
+  const document = checked();
+  if (!document) return;
+  const began = performance.now();
+  say("publish-state", "sending");
+  try {
+    const target = query();
+    const done = verb === "delete" ? target.delete(document.id) : target.publish(document);
+    const { position } = await done;
+    const took = duration(performance.now() - began);
+    const what = verb === "delete" ? "deleted" : "durable";
+    say("publish-state", `${shown(document.id)} is ${what} after ${took}, at ${shown(position ?? "an unknown position")}`, "good");
+  } catch (error) {
+    const denied = error.code === "denied" || error.code === "unauthenticated";
+    const remedy = denied ? '; the action "publish" must be granted to this token' : "";
+    say("publish-state", `not published: ${shown(error.message)}${remedy}`, "bad");
+  }
+}
+
+/** Prepares the half of the page that publishes. */
+export function startPublish() {
+  showCommands = commandList(by("publish-commands"), 2);
+  by("publish-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    send("publish");
+  });
+  by("delete").addEventListener("click", () => send("delete"));
+  by("example").addEventListener("click", example);
+  by("document").addEventListener("input", () => {
+    op = "publish";
+    checked();
+    showCommand();
+  });
+  for (const id of ["database", "collection"]) by(id).addEventListener("input", showCommand);
+  document.addEventListener("streamer", showCommand);
+  observe({ onRenew: showCommand });
+  example();
+}

@@ -1,0 +1,158 @@
+// Watching a collection: what arrives, as it arrives.
+
+import { commandList, watching } from "./commands.js";
+import { connection, hasToken, observe, place } from "./connection.js";
+import { by, counts, say, write } from "./dom.js";
+import { conditions, located } from "./filters.js";
+import { List } from "./list.js";
+import { duration, grouped, shown, shownJson } from "./shown.js";
+import { streamerAddress } from "./status.js";
+
+const COUNTED = { change: "changes", document: "documents", left: "left", gap: "gaps", resync: "resyncs" };
+
+let list;
+let setCount;
+let showCommands;
+let subscription = null;
+let totals = {};
+
+function reset() {
+  totals = Object.fromEntries(Object.values(COUNTED).map((name) => [name, 0]));
+  for (const name of Object.values(COUNTED)) setCount(name, "0");
+  setCount("outages", "0");
+  setCount("position", "none");
+  totals.outages = 0;
+  list.clear();
+}
+
+function options() {
+  return {
+    filters: conditions(by("filters").value),
+    snapshot: by("snapshot").checked,
+    left: by("left").checked,
+    from: by("from").value.trim(),
+  };
+}
+
+/** Returns the line of an item of the protocol. */
+function lineOf(item) {
+  const fault = item.gap ?? item.resync;
+  const data = item.data === undefined ? fault && JSON.stringify(fault) : JSON.stringify(item.data);
+  return {
+    type: shown(item.type),
+    op: shown(item.op ?? ""),
+    id: shown(item.id ?? ""),
+    position: shown(item.position ?? ""),
+    data: shown(data ?? ""),
+    item,
+  };
+}
+
+function onItem(item) {
+  list.add(lineOf(item));
+  const name = COUNTED[item.type];
+  if (name) {
+    totals[name] += 1;
+    const isLoss = name === "gaps" || name === "resyncs";
+    setCount(name, grouped(totals[name]), isLoss ? "bad" : "");
+  }
+  if (item.position) setCount("position", shown(item.position));
+}
+
+async function watch() {
+  const asked = options();
+  write(by("filters-fault"), "");
+  reset();
+  const { database, collection } = place();
+  const request = { database, collection, filters: asked.filters, left: asked.left || asked.snapshot };
+  if (asked.snapshot) request.snapshot = true;
+  try {
+    const opened = connection().subscribe("changes", request, asked.from ? { from: asked.from } : {});
+    opened.startsWithState = asked.snapshot;
+    subscription = opened;
+    running(true);
+    say("watch-state", `watching ${shown(database)}/${shown(collection)}`, "good");
+    for await (const item of opened) onItem(item);
+    if (subscription === opened) stopped("stopped");
+  } catch (error) {
+    subscription = null;
+    running(false);
+    onRefused(error, asked.filters);
+  }
+}
+
+function onRefused(error, filters) {
+  if (error.code === "invalid" && filters.length > 0) {
+    write(by("filters-fault"), located(error.message, filters));
+    say("watch-state", "a condition is not valid, see above", "bad");
+  } else if (error.code === "denied" || error.code === "unauthenticated") {
+    say("watch-state", `denied: ${shown(error.message)}; the action "subscribe" must be granted to this token`, "bad");
+  } else {
+    say("watch-state", shown(error.message), "bad");
+  }
+}
+
+function stopped(text) {
+  subscription = null;
+  running(false);
+  say("watch-state", text);
+}
+
+function stop() {
+  const ending = subscription;
+  stopped("stopped");
+  ending?.return();
+}
+
+function running(is) {
+  write(by("watch"), is ? "Stop" : "Watch");
+  by("pause").disabled = !is;
+}
+
+function showCommand() {
+  showCommands(watching(place(), options(), hasToken(), streamerAddress()));
+}
+
+function togglePause() {
+  const paused = by("pause").getAttribute("aria-pressed") !== "true";
+  by("pause").setAttribute("aria-pressed", String(paused));
+  write(by("pause"), paused ? "Go on" : "Pause the list");
+  list.pause(paused);
+}
+
+/** Prepares the half of the page that watches. */
+export function startWatch() {
+  list = new List(by("watch-list"), "What arrived, the newest first", ({ item, data }) => {
+    write(by("watch-item"), item ? shownJson(item) : data);
+  });
+  setCount = counts("watch-counts", [...Object.values(COUNTED), "outages", "position"]);
+  showCommands = commandList(by("watch-commands"), 2);
+  reset();
+  by("watch-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (subscription) stop();
+    else watch();
+  });
+  by("pause").addEventListener("click", togglePause);
+  by("clear").addEventListener("click", reset);
+  for (const id of ["filters", "snapshot", "left", "from", "database", "collection"]) {
+    by(id).addEventListener("input", showCommand);
+  }
+  document.addEventListener("streamer", showCommand);
+  showCommand();
+  observe({
+    onDown(cause) {
+      if (subscription) list.add({ type: "outage", data: `the connection is lost: ${shown(cause ?? "")}` });
+    },
+    onUp({ lasted }) {
+      if (!subscription) return;
+      totals.outages += 1;
+      setCount("outages", grouped(totals.outages));
+      list.add({ type: "connected", data: `again after ${duration(lasted)}; what follows continues at its position` });
+    },
+    onRenew() {
+      if (subscription) stop();
+      showCommand();
+    },
+  });
+}
