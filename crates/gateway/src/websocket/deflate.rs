@@ -58,21 +58,27 @@ pub(super) fn decompress(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, Vio
     let mut decompress = Decompress::new(false);
     let mut message = Vec::with_capacity((4 * packed.len()).min(max_bytes + 1));
     loop {
-        let read = decompress.total_in() as usize;
+        let before = (decompress.total_in(), message.len());
         let status = decompress
-            .decompress_vec(&packed[read..], &mut message, FlushDecompress::Sync)
+            .decompress_vec(
+                &packed[before.0 as usize..],
+                &mut message,
+                FlushDecompress::Sync,
+            )
             .map_err(|_| Violation::NotUtf8)?;
         if message.len() > max_bytes {
             return Err(Violation::TooLarge);
         }
-        let is_read = decompress.total_in() as usize == packed.len();
-        if status == Status::StreamEnd || (is_read && message.len() < message.capacity()) {
+        let after = (decompress.total_in(), message.len());
+        let has_space = message.len() < message.capacity();
+        let is_read = after.0 as usize == packed.len();
+        if status == Status::StreamEnd || (is_read && has_space) {
             return Ok(message);
         }
-        if message.len() == message.capacity() {
+        if !has_space {
             message.reserve(message.capacity().max(64));
-        } else if !is_read && decompress.total_in() as usize == read {
-            // No progress, although there is space: the rest is no part of the message.
+        } else if before == after {
+            // The rest is no part of the message.
             return Err(Violation::NotUtf8);
         }
     }
