@@ -29,14 +29,19 @@ impl Backoff {
 
     /// Returns the next delay: `d = min(initial·multiplier^step, max)`, with jitter.
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
-        // A large exponent gives infinity, which `seconds` turns into the longest duration
-        // and `min` into the maximum.
-        let factor = config.backoff_multiplier.powf(f64::from(self.step));
-        let initial = config.initial_backoff.as_secs_f64();
-        let delay = seconds(initial * factor).min(config.max_backoff);
+        let delay = Self::delay(config, self.step);
         // A session that fails for years must not wrap around to the first delay.
         self.step = self.step.saturating_add(1);
         self.spread(config, delay)
+    }
+
+    /// Returns the delay of a step, without jitter.
+    pub(crate) fn delay(config: &Config, step: u32) -> Duration {
+        // A large exponent gives infinity, which `seconds` turns into the longest duration
+        // and `min` into the maximum.
+        let factor = config.backoff_multiplier.powf(f64::from(step));
+        let initial = config.initial_backoff.as_secs_f64();
+        seconds(initial * factor).min(config.max_backoff)
     }
 
     /// Returns the longest delay, with jitter, for a peer that is overloaded or refuses for now.
@@ -50,7 +55,7 @@ impl Backoff {
             Recovery::Backoff => self.next(config),
             // Many clients lose the same server at once, so even the first delay is drawn. The
             // minimum interval between attempts still holds; the session adds it.
-            Recovery::Spread(span) => self.between(Duration::ZERO, span),
+            Recovery::Spread(span) => self.between((Duration::ZERO, span)),
         }
     }
 
@@ -60,37 +65,47 @@ impl Backoff {
         let next = self.next(config);
         match config.recovery {
             Recovery::Backoff => next,
-            Recovery::Spread(span) => self.between(Duration::ZERO, span).min(next),
+            Recovery::Spread(span) => self.between((Duration::ZERO, span)).min(next),
         }
     }
 
     /// Returns the delay that the peer asked for, or a little more, because the peer may have asked all
     /// its clients for the same.
     pub(crate) fn at_least(&mut self, config: &Config, wait: Duration) -> Duration {
+        self.between(Self::window_after(config, wait))
+    }
+
+    /// Returns the bounds of the delay after a peer that asked for `wait`.
+    pub(crate) fn window_after(config: &Config, wait: Duration) -> (Duration, Duration) {
         let fraction = match config.jitter {
             Jitter::Proportional(fraction) => fraction,
             Jitter::Full => 1.0,
         };
         // A peer that asks for an hour must not make the spread an hour, too.
         let width = times(wait.min(config.max_backoff), fraction);
-        self.between(wait, wait.saturating_add(width))
+        (wait, wait.saturating_add(width))
     }
 
     fn spread(&mut self, config: &Config, delay: Duration) -> Duration {
+        self.between(Self::window(config, delay))
+    }
+
+    /// Returns the bounds of a delay with jitter.
+    pub(crate) fn window(config: &Config, delay: Duration) -> (Duration, Duration) {
         match config.jitter {
-            Jitter::Proportional(fraction) => self.between(
+            Jitter::Proportional(fraction) => (
                 times(delay, 1.0 - fraction),
                 times(delay, 1.0 + fraction).min(config.max_backoff),
             ),
             Jitter::Full => {
                 // A window that begins at zero would break the minimum interval.
                 let floor = config.min_interval();
-                self.between(floor, delay.max(floor))
+                (floor, delay.max(floor))
             }
         }
     }
 
-    fn between(&mut self, low: Duration, high: Duration) -> Duration {
+    fn between(&mut self, (low, high): (Duration, Duration)) -> Duration {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         // Inclusive, because a window of one value is allowed: without jitter both ends are equal.
         Duration::from_micros(self.rng.random_range(micros(low)..=micros(high.max(low))))

@@ -12,6 +12,8 @@ pub(super) struct Bench {
     pub(super) session: Session,
     pub(super) now: Time,
     pub(super) done: Vec<(Time, Action)>,
+    /// All inputs so far.
+    pub(super) fed: Vec<(Time, Input)>,
 }
 
 /// The defaults with a restoration and without jitter: delays of 1, 2, 4, 8, 16, 30, 30, … seconds.
@@ -68,6 +70,7 @@ impl Bench {
             session: Session::new(config.check().unwrap(), seed),
             now: Time::ZERO,
             done: Vec::new(),
+            fed: Vec::new(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Bench {
 
     pub(super) fn feed(&mut self, input: Input) -> Vec<Action> {
         let mut out = Vec::new();
+        self.fed.push((self.now, input.clone()));
         let deadline = self.session.step(self.now, input, &mut out);
         assert_eq!(deadline, self.session.deadline());
         assert!(

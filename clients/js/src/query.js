@@ -1,0 +1,86 @@
+// Databases, collections and queries: what a program asks for, without any connection.
+
+import { SteadfastError } from "./errors.js";
+import { createChanges, createList, createSet } from "./views.js";
+
+/** Creates a database: its collections are named by their full paths. */
+export const createDatabase = (client, name) => ({
+  name,
+  collection: (path) => createQuery(client, { database: name, collection: path, filters: [] }),
+});
+
+/** Creates a question about one collection. Methods that refine it return a new one. */
+function createQuery(client, query) {
+  const { database, collection, filters, fields, orderBy, limit } = query;
+  const path = `/v1/databases/${encodeURIComponent(database)}/collections/${encodeURIComponent(collection)}`;
+  const refined = (more) => createQuery(client, { ...query, ...more });
+  const refuseOrder = () => {
+    if (orderBy || limit) throw invalid("only live() has an order");
+  };
+
+  async function post(parameters, documents, { timeout, idempotencyKey = randomKey() } = {}) {
+    const headers = { "content-type": "application/json", "idempotency-key": idempotencyKey };
+    const init = { method: "POST", headers, body: JSON.stringify(documents) };
+    return (await client.request(path + parameters, init, timeout)).json();
+  }
+
+  return {
+    /** Adds a condition: three values, or the text `total > 5`. All conditions must hold. */
+    where: (field, op, value) => refined({ filters: [...filters, op ? `${fieldText(field)} ${op} ${valueText(value)}` : field] }),
+
+    /** Limits `data` to these fields. */
+    select: (...selected) => refined({ fields: selected.map(fieldText) }),
+
+    /** Orders by a field; with `limit`. */
+    orderBy: (field, direction) => refined({ orderBy: { field: fieldText(field), descending: direction === "desc" } }),
+
+    limit: (count) => refined({ limit: count }),
+
+    /** Returns the documents that match, kept up to date. */
+    live(options) {
+      if (!orderBy !== !limit) throw invalid("orderBy and limit belong together");
+      return orderBy
+        ? client.subscribe(query, createList(), options)
+        : client.subscribe({ ...query, snapshot: true }, createSet(), options);
+    },
+
+    /** Returns the changes from now on, or after a position. */
+    changes({ left, ...options } = {}) {
+      refuseOrder();
+      return client.subscribe({ ...query, left }, createChanges(), options);
+    },
+
+    /** Returns the documents that match, and the position that changes continue from. */
+    async get({ timeout } = {}) {
+      refuseOrder();
+      const parameters = new URLSearchParams(filters.map((filter) => ["filter", filter]));
+      if (fields) parameters.set("fields", fields.join());
+      const response = await client.request(`${path}?${parameters}`, { headers: { accept: "application/json" } }, timeout);
+      const { documents } = await response.json();
+      return { documents, position: response.headers.get("steadfast-position") ?? undefined };
+    },
+
+    /** Stores one document or several, each with an `id`. Resolves once all are durable; a repetition does no harm. */
+    publish: (documents, options) => post("", documents, options),
+
+    /** Deletes one document or several by their ids. */
+    delete: (ids, options) => post("?op=delete", [ids].flat().map((id) => ({ id })), options),
+  };
+}
+
+const invalid = (message) => new SteadfastError("invalid", message);
+
+/** A path of keys as text: a list of keys, or text in which keys with dots or blanks are quoted. */
+const fieldText = (field) => (Array.isArray(field) ? field.map((key) => JSON.stringify(key)).join(".") : field);
+
+function valueText(value) {
+  const text = JSON.stringify(value);
+  // JSON has no other numbers: they would be sent as null, which means something else.
+  if (text === undefined || (typeof value === "number" && !Number.isFinite(value))) {
+    throw invalid(`a filter cannot compare with ${value}`);
+  }
+  return text;
+}
+
+/** Not `crypto.randomUUID`, which exists only on pages served over TLS. */
+const randomKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
