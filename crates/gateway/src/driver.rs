@@ -100,7 +100,7 @@ impl Driver {
         newcomer: Newcomer,
     ) -> Self {
         let now = shared.now();
-        let socket = shared.sockets.open(kind, &shared.metrics);
+        let socket = shared.sockets.open(kind, newcomer.address, &shared.metrics);
         let mut driver = Self {
             machine,
             peer: None,
@@ -233,12 +233,15 @@ impl Driver {
             slot.handle.apply_rights(&peer);
         }
         self.peer = Some(peer);
+        let name = Some(Arc::clone(&principal.name));
+        self.socket.signals.figures.set_principal(name);
         principal
     }
 
     fn unauthenticate(&mut self, why: &'static str) {
         self.shared.metrics.refuse(Refused::CredentialsEnded);
         (self.peer, self.expires_at) = (None, None);
+        self.socket.signals.figures.set_principal(None);
         self.permit = None;
         self.drop_slots();
         self.step(Input::Unauthenticated(why));
@@ -310,6 +313,7 @@ impl Driver {
                 }
                 Event::Item(_) | Event::Window { .. } => {
                     self.shared.metrics.items.fetch_add(1, Relaxed);
+                    self.socket.signals.figures.items.fetch_add(1, Relaxed);
                 }
                 Event::Opened { .. } | Event::Progress(_) => {}
             }
@@ -402,6 +406,8 @@ impl Driver {
             )
         })?;
         self.shared.metrics.subscriptions.fetch_add(1, Relaxed);
+        let own = &self.socket.signals.figures.subscriptions;
+        own.fetch_add(1, Relaxed);
         self.slots.push(Slot {
             key,
             handle,
@@ -420,15 +426,19 @@ impl Driver {
     fn drop_slot(&mut self, key: Key) {
         let before = self.slots.len();
         self.slots.retain(|slot| slot.key != key);
-        let dropped = before - self.slots.len();
-        let open = &self.shared.metrics.subscriptions;
-        open.fetch_sub(dropped as u64, Relaxed);
+        self.count_dropped(before - self.slots.len());
     }
 
     fn drop_slots(&mut self) {
         let dropped = std::mem::take(&mut self.slots).len();
+        self.count_dropped(dropped);
+    }
+
+    fn count_dropped(&self, dropped: usize) {
         let open = &self.shared.metrics.subscriptions;
         open.fetch_sub(dropped as u64, Relaxed);
+        let own = &self.socket.signals.figures.subscriptions;
+        own.fetch_sub(dropped as u32, Relaxed);
     }
 
     fn close(&mut self, how: Outgoing) {

@@ -15,11 +15,12 @@ mod shared;
 mod socket;
 mod sockets;
 mod sse;
+mod status;
 pub mod subscription;
 pub mod upstream;
 mod websocket;
 
 pub use self::{
     limits::Limits, operations::Operations, options::GatewayOptions, server::Gateway,
-    upstream::UpstreamOptions,
+    status::StreamerStatus, upstream::UpstreamOptions,
 };

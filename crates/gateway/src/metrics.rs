@@ -1,6 +1,9 @@
 //! The figures of a gateway.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use steadfast_exposition::{
     Kind::{self, Counter, Gauge},
@@ -65,7 +68,7 @@ pub(crate) enum Refused {
 impl SocketKind {
     pub(crate) const ALL: [Self; 3] = [Self::Classic, Self::V1, Self::Sse];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Classic => "classic",
             Self::V1 => "v1",
@@ -172,6 +175,21 @@ impl Metrics {
             page.sample(&name, labels, figure.value, None);
         }
         page.take()
+    }
+
+    /// Returns every single number by its name without `_total`, and the number of all sockets.
+    pub(crate) fn all(
+        &self,
+        connections: &OpenConnections,
+        connected: usize,
+    ) -> BTreeMap<&'static str, u64> {
+        let figures = self.figures(connections, connected).into_iter();
+        let mut all: BTreeMap<_, _> = figures
+            .map(|(name, _, _, value)| (name.trim_end_matches("_total"), value))
+            .collect();
+        let sockets = self.sockets.iter().map(|kind| kind.load(Relaxed));
+        all.insert("sockets", sockets.sum());
+        all
     }
 
     fn figures(

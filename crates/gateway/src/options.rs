@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use steadfast_net::{RequestRate, Security};
 
-use crate::{limits::Limits, upstream::UpstreamOptions};
+use crate::{limits::Limits, status::StreamerStatus, upstream::UpstreamOptions};
 
 /// Settings of a gateway.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct GatewayOptions {
     pub retry_after: Duration,
     /// Serve the console and the JavaScript client. Default true.
     pub console: bool,
+    /// The source of the Streamer's status for the console. Default none.
+    pub streamer_status: Option<StreamerStatus>,
 }
 
 impl GatewayOptions {
@@ -52,6 +54,7 @@ impl GatewayOptions {
             write_timeout: Duration::from_secs(10),
             retry_after: Duration::from_secs(5),
             console: true,
+            streamer_status: None,
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assets, limits::Permits, metrics::Metrics, options::GatewayOptions, origin, rights::Rights,
-    shared::Shared, sockets::Sockets, upstream::Upstream,
+    shared::Shared, sockets::Sockets, status, upstream::Upstream,
 };
 
 /// A running gateway. Dropping it cuts every connection; [`Gateway::drain`] shuts it down in order.
@@ -92,7 +92,8 @@ impl Gateway {
             started: Instant::now(),
             options,
         });
-        let (router, scope) = (router(Arc::clone(&shared)), tasks.clone());
+        let router = router(Arc::clone(&shared), connections.clone());
+        let scope = tasks.clone();
         let accepting = tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(router.clone());
             http1::serve_upgradable(socket, service, HEAD_TIMEOUT, &scope)
@@ -164,7 +165,8 @@ fn listener_options(options: &GatewayOptions) -> ListenerOptions {
 }
 
 /// Returns all paths of the gateway.
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<Shared>, connections: OpenConnections) -> Router {
+    let status = get(status::status).with_state((Arc::clone(&shared), connections));
     Router::new()
         .route("/realtime/ws", get(realtime::websocket))
         .route("/realtime/sse", get(realtime::events))
@@ -172,6 +174,7 @@ fn router(shared: Arc<Shared>) -> Router {
             "/realtime/v1/databases/{database}/sse",
             get(realtime::events_of_database),
         )
+        .route("/v1/status", status)
         .fallback(asset)
         .layer(middleware::from_fn_with_state(
             Arc::clone(&shared),

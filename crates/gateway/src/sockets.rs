@@ -2,16 +2,18 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
 };
 
 use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
 
 use crate::metrics::{Metrics, SocketKind};
 
@@ -23,12 +25,25 @@ pub(crate) struct Sockets {
     is_draining: AtomicBool,
 }
 
-/// What the task of a socket is woken for, beside its own connection.
-#[derive(Debug, Default)]
+/// What the task of a socket is woken for, beside its own connection, and what the status shows of it.
+#[derive(Debug)]
 pub(crate) struct Signals {
     waker: AtomicWaker,
     rights_changed: AtomicBool,
     drains: AtomicBool,
+    pub(crate) figures: SocketFigures,
+}
+
+/// What the status shows of a socket.
+#[derive(Debug)]
+pub(crate) struct SocketFigures {
+    pub(crate) kind: SocketKind,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) opened: Instant,
+    pub(crate) subscriptions: AtomicU32,
+    pub(crate) items: AtomicU64,
+    /// `None` while the client has no valid credentials.
+    principal: Mutex<Option<Arc<str>>>,
 }
 
 /// One open socket. It is counted until this is dropped.
@@ -36,16 +51,20 @@ pub(crate) struct Signals {
 pub(crate) struct OpenSocket {
     pub(crate) number: u64,
     pub(crate) signals: Arc<Signals>,
-    kind: SocketKind,
     sockets: Arc<Sockets>,
     metrics: Arc<Metrics>,
 }
 
 impl Sockets {
     /// Adds a socket.
-    pub(crate) fn open(self: &Arc<Self>, kind: SocketKind, metrics: &Arc<Metrics>) -> OpenSocket {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        kind: SocketKind,
+        address: Option<IpAddr>,
+        metrics: &Arc<Metrics>,
+    ) -> OpenSocket {
         let number = self.newest.fetch_add(1, Relaxed) + 1;
-        let signals = Arc::<Signals>::default();
+        let signals = Arc::new(Signals::new(kind, address));
         self.lock().insert(number, Arc::clone(&signals));
         // After it can be found: whoever drains sets this before it looks for sockets.
         if self.is_draining.load(SeqCst) {
@@ -56,7 +75,6 @@ impl Sockets {
         OpenSocket {
             number,
             signals,
-            kind,
             sockets: Arc::clone(self),
             metrics: Arc::clone(metrics),
         }
@@ -71,6 +89,17 @@ impl Sockets {
     pub(crate) fn signal_drain(&self) {
         self.is_draining.store(true, SeqCst);
         self.signal(|signals| &signals.drains);
+    }
+
+    /// Returns the sockets that were opened last, at most `limit` of them, and the number of all others.
+    pub(crate) fn newest(&self, limit: usize) -> (Vec<(u64, Arc<Signals>)>, usize) {
+        let open = self.lock();
+        let newest = open.iter().rev().take(limit);
+        let newest: Vec<_> = newest
+            .map(|(number, it)| (*number, Arc::clone(it)))
+            .collect();
+        let others = open.len() - newest.len();
+        (newest, others)
     }
 
     fn signal(&self, flag: impl Fn(&Signals) -> &AtomicBool) {
@@ -88,6 +117,22 @@ impl Sockets {
 }
 
 impl Signals {
+    fn new(kind: SocketKind, address: Option<IpAddr>) -> Self {
+        Self {
+            waker: AtomicWaker::new(),
+            rights_changed: AtomicBool::new(false),
+            drains: AtomicBool::new(false),
+            figures: SocketFigures {
+                kind,
+                address,
+                opened: Instant::now(),
+                subscriptions: AtomicU32::new(0),
+                items: AtomicU64::new(0),
+                principal: Mutex::new(None),
+            },
+        }
+    }
+
     /// Notes who is woken by the next signal. Flags are read after this.
     pub(crate) fn register(&self, waker: &std::task::Waker) {
         self.waker.register(waker);
@@ -102,9 +147,21 @@ impl Signals {
     }
 }
 
+impl SocketFigures {
+    pub(crate) fn principal(&self) -> Option<Arc<str>> {
+        let principal = self.principal.lock();
+        principal.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_principal(&self, name: Option<Arc<str>>) {
+        let principal = self.principal.lock();
+        *principal.unwrap_or_else(PoisonError::into_inner) = name;
+    }
+}
+
 impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.sockets.lock().remove(&self.number);
-        self.metrics.sockets[self.kind as usize].fetch_sub(1, Relaxed);
+        self.metrics.sockets[self.signals.figures.kind as usize].fetch_sub(1, Relaxed);
     }
 }

@@ -84,6 +84,13 @@ pub struct Operations {
     tasks: Tasks,
 }
 
+/// Reads the status of a server without its listener. It has none after [`Operations::stop`].
+#[derive(Clone, Debug)]
+pub struct StatusReader(Arc<State>);
+
+/// The response in place of figures.
+type NoFigures = (StatusCode, String);
+
 /// The parts of a server that have figures.
 #[derive(Clone)]
 pub(super) struct Sources {
@@ -226,6 +233,12 @@ impl Operations {
         self.address
     }
 
+    /// Returns a reader of the status for other parts of this process. It needs no credentials.
+    #[must_use]
+    pub fn status_reader(&self) -> StatusReader {
+        StatusReader(Arc::clone(&self.state))
+    }
+
     /// Accepts no more requests, lets those in progress end for a second, and cuts the rest.
     pub async fn stop(self) {
         // The sources keep the log open.
@@ -259,7 +272,7 @@ impl State {
         sources.check().map(|()| sources)
     }
 
-    async fn gather(&self) -> Result<Arc<Gathered>, Response> {
+    async fn gather(&self) -> Result<Arc<Gathered>, NoFigures> {
         let sources = self.sources().clone();
         let sources = sources.ok_or_else(|| Unready::Starting.respond(true))?;
         let gathering = async {
@@ -280,9 +293,26 @@ impl State {
             }
             Err(_) => {
                 let text = format!("the hub did not answer within {GATHER_TIMEOUT:?}\n");
-                Err((StatusCode::SERVICE_UNAVAILABLE, text).into_response())
+                Err((StatusCode::SERVICE_UNAVAILABLE, text))
             }
         }
+    }
+
+    async fn report(&self) -> Result<Report, NoFigures> {
+        let gathered = self.gather().await?;
+        Ok(Report::new(&gathered, self.ready().err().as_ref()))
+    }
+}
+
+impl StatusReader {
+    /// Returns what `/status` shows.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there are no figures.
+    pub async fn read(&self) -> Result<Report, String> {
+        let report = self.0.report().await;
+        report.map_err(|(_, reason)| reason.trim_end().to_owned())
     }
 }
 
@@ -354,7 +384,7 @@ impl Sources {
 
 impl Unready {
     /// Returns the response, without the reason for those who may not see it.
-    fn respond(&self, tells: bool) -> Response {
+    fn respond(&self, tells: bool) -> NoFigures {
         let (state, reason) = match self {
             Self::Starting => ("starting", "the log is being opened"),
             Self::Draining => ("draining", "the server stops"),
@@ -369,7 +399,6 @@ impl Unready {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{state}{reason}\n"),
         )
-            .into_response()
     }
 }
 
@@ -430,18 +459,16 @@ async fn require_admin(
     }
 }
 
-async fn metrics_page(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
+async fn metrics_page(Shared(state): Shared<Arc<State>>) -> Result<Response, NoFigures> {
     let gathered = state.gather().await?;
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     let page = metrics::page(&gathered, &state.refusals);
     Ok(([(header::CONTENT_TYPE, content_type)], page).into_response())
 }
 
-async fn status(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
-    let gathered = state.gather().await?;
-    let unready = state.ready().err();
-    let json = serde_json::to_vec(&Report::new(&gathered, unready.as_ref()))
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())?;
+async fn status(Shared(state): Shared<Arc<State>>) -> Result<Response, NoFigures> {
+    let json = serde_json::to_vec(&state.report().await?)
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
@@ -452,7 +479,7 @@ async fn livez(
     match state.ready() {
         // A restart during a start or a drain would only take longer.
         Ok(_) | Err(Unready::Starting | Unready::Draining) => "alive\n".into_response(),
-        Err(failed @ Unready::Failed(_)) => failed.respond(tells),
+        Err(failed @ Unready::Failed(_)) => failed.respond(tells).into_response(),
     }
 }
 
@@ -470,6 +497,6 @@ async fn readyz(
             let lines = problems.into_iter().map(|it| it + "\n");
             format!("ready\n{}", lines.collect::<String>()).into_response()
         }
-        Err(unready) => unready.respond(tells),
+        Err(unready) => unready.respond(tells).into_response(),
     }
 }
