@@ -97,6 +97,8 @@ export interface Query<T> {
   live(options?: SubscribeOptions): LiveSet<T>;
   /** Returns the changes from now on, or after a position. */
   changes(options?: ChangesOptions): Changes<T>;
+  /** Begins with the documents that match, unless `from` can be continued, and again wherever changes are missing. */
+  changes(options: ChangesOptions & { snapshot: true }): Subscription<SnapshotItem<T> | Change<T> | Left | Gap | Resync>;
   /** Returns the documents that match, and the position from which `changes` continues them. */
   get(options?: RequestOptions): Promise<{ documents: Stored<T>[]; position?: Position }>;
 }
@@ -165,6 +167,12 @@ export interface Whole {
   type: "whole";
   position?: Position;
 }
+
+/** The documents that exist, between two marks. Those of before are obsolete at the end; another beginning starts over. */
+export type SnapshotItem<T> =
+  | { type: "snapshotBegin" }
+  | (DocumentItem & { type: "document"; data: T })
+  | { type: "snapshotEnd"; position?: Position };
 
 /** A document of a live set is new, or has changed. */
 export interface Entered<T> extends DocumentItem {

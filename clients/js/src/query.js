@@ -45,9 +45,9 @@ function createQuery(client, query) {
     },
 
     /** Returns the changes from now on, or after a position. */
-    changes({ left, ...options } = {}) {
+    changes({ left, snapshot, ...options } = {}) {
       refuseOrder();
-      return client.subscribe({ ...query, left }, createChanges(), options);
+      return client.subscribe({ ...query, left, snapshot }, createChanges(), options);
     },
 
     /** Returns the documents that match, and the position that changes continue from. */

@@ -89,6 +89,22 @@ test("a cut in the middle of a snapshot shows no half of it", async () => {
   assert.deepEqual(types(items), ["whole", "resync", "whole"]);
 });
 
+test("changes may begin with the documents, and begin anew after a cut among them", async () => {
+  const bench = new Bench();
+  const items = collect(orders(bench).changes({ snapshot: true }));
+  await settle();
+  bench.socket.receive({ sub: "1", type: "snapshotBegin" }, { sub: "1", type: "document", id: "z", data: {} });
+  bench.socket.drop();
+  await bench.advance(1_000);
+  assert.deepEqual(bench.sent("subscribe").map(({ from, snapshot }) => [from, snapshot]), [[undefined, true]]);
+  await whole(bench, ["a", { n: 1 }]);
+  bench.socket.drop();
+  await bench.advance(2_000);
+  assert.equal(bench.sent("subscribe")[0].from, at(10));
+  const document = ["snapshotBegin", "document"];
+  assert.deepEqual(types(items), [...document, ...document, "snapshotEnd"]);
+});
+
 test("a snapshot that begins without a reason is not continued", async () => {
   const bench = new Bench();
   orders(bench).live();

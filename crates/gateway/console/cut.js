@@ -81,22 +81,29 @@ function failed(current, error) {
   say("cut-state", `ended: ${shown(error.message)}${remedy}`, "bad");
 }
 
-function start() {
+async function start() {
   if (run) end(run);
   const name = `run-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
   const filter = `run == ${JSON.stringify(name)}`;
-  const subscription = query([filter]).changes();
-  run = { name, filter, subscription, target: query(), numbers: new Numbers(), gaps: 0, cuts: 0, publishing: true };
+  const current = { name, filter, target: query(), numbers: new Numbers(), gaps: 0, cuts: 0, publishing: true };
+  run = current;
   outages = [];
   drawOutages();
   running(true);
-  say("cut-state", `running as ${name}; cut the connection whenever you like`, "good");
-  const current = run;
-  watchNumbers(current).catch((error) => failed(current, error));
-  publishNumbers(current)
-    .catch((error) => failed(current, error))
-    .finally(() => stop(current));
   showCommand();
+  say("cut-state", "starting");
+  try {
+    // A position from before the first number: without one, the subscription might begin after it.
+    const { position } = await query([filter]).get();
+    if (current.ended) return;
+    current.subscription = query([filter]).changes({ from: position });
+    say("cut-state", `running as ${name}; cut the connection whenever you like`, "good");
+    watchNumbers(current).catch((error) => failed(current, error));
+    await publishNumbers(current);
+    stop(current);
+  } catch (error) {
+    failed(current, error);
+  }
 }
 
 /** Stops to publish. The subscription stays, so that what is on the way arrives. */
@@ -111,7 +118,7 @@ function stop(current) {
 function end(current) {
   stop(current);
   current.ended = true;
-  current.subscription.return();
+  current.subscription?.return();
 }
 
 function running(is) {

@@ -1,7 +1,7 @@
 // Watching a collection: what arrives, as it arrives.
 
 import { commandList, watching } from "./commands.js";
-import { connection, hasToken, observe, place } from "./connection.js";
+import { hasToken, observe, place, query } from "./connection.js";
 import { by, counts, say, write } from "./dom.js";
 import { conditions, located } from "./filters.js";
 import { List } from "./list.js";
@@ -64,11 +64,9 @@ async function watch() {
   write(by("filters-fault"), "");
   reset();
   const { database, collection } = place();
-  const request = { database, collection, filters: asked.filters, left: asked.left || asked.snapshot };
-  if (asked.snapshot) request.snapshot = true;
+  const begin = { snapshot: asked.snapshot || undefined, left: asked.left || undefined, from: asked.from || undefined };
   try {
-    const opened = connection().subscribe("changes", request, asked.from ? { from: asked.from } : {});
-    opened.startsWithState = asked.snapshot;
+    const opened = query(asked.filters).changes(begin);
     subscription = opened;
     running(true);
     say("watch-state", `watching ${shown(database)}/${shown(collection)}`, "good");

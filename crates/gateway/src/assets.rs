@@ -62,6 +62,11 @@ pub(crate) const ASSETS: &[Asset] = &[
     console!("vendor/uPlot.iife.min.js", JS),
     console!("vendor/uPlot.min.css", CSS),
     console!("vendor/uPlot-LICENSE.txt", TEXT),
+    Asset {
+        path: "/steadfast.js",
+        content_type: JS,
+        bytes: include_bytes!("../../../clients/js/steadfast.js"),
+    },
 ];
 
 /// What a page of ours may do: load files of the gateway and talk to it, and nothing else.
