@@ -112,8 +112,14 @@ fn exists(test: &str, tests: &BTreeMap<String, BTreeSet<String>>) -> bool {
 /// Every test by name, with the places that have one of that name.
 fn tests() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let sources = source::files(|path| {
-        let places = ["crates/", "xtask/src/", "tests/interop/"];
-        let is_source = source::is(path, "rs") || source::is(path, "py");
+        let places = [
+            "clients/js/test/",
+            "crates/",
+            "xtask/src/",
+            "tests/interop/",
+        ];
+        let languages = ["rs", "py", "js"];
+        let is_source = languages.iter().any(|language| source::is(path, language));
         is_source && places.iter().any(|place| path.starts_with(place))
     })?;
     let mut tests: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -126,13 +132,16 @@ fn tests() -> Result<BTreeMap<String, BTreeSet<String>>> {
     Ok(tests)
 }
 
-/// `crates/streamer/src/log/redb.rs` is the place `streamer/log/redb`.
+/// `crates/streamer/src/log/redb.rs` is the place `streamer/log/redb`, and `clients/js/test/session.test.js` is
+/// `js/session`.
 fn place(source: &Source) -> String {
     let path = source
         .path
         .trim_start_matches("crates/")
-        .trim_start_matches("tests/");
+        .trim_start_matches("tests/")
+        .replace("clients/js/test/", "js/");
     let path = path.trim_end_matches(".rs").trim_end_matches(".py");
+    let path = path.trim_end_matches(".test.js");
     path.split('/')
         .filter(|part| *part != "src")
         .collect::<Vec<_>>()

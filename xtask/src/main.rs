@@ -6,6 +6,7 @@ mod chaos;
 mod ci;
 mod coverage;
 mod coverage_map;
+mod javascript;
 mod mutants;
 mod process;
 mod proto;
@@ -39,9 +40,9 @@ enum Task {
     },
     /// Run the quick checks for work in progress: format, clippy, unit tests
     Check,
-    /// Run all tests: unit, integration, documentation, and the Python peers
+    /// Run all tests: unit, integration, documentation, the Python peers and the JavaScript client
     Test {
-        /// Skip the Python peers
+        /// Skip the Python peers and the JavaScript client
         #[arg(long)]
         no_interop: bool,
     },
@@ -51,6 +52,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Write the transitions of the session to docs/session-transitions.json, after a change of its rules
+    Transitions,
     /// Check dependencies between crates, lints, sizes, versions, language and import cycles
     Tidy,
     /// Check the spelling with `typos`
@@ -121,6 +124,7 @@ fn main() -> Result<()> {
             result
         }
         Task::Proto { check } => proto::run(check),
+        Task::Transitions => test::write_transitions(),
         Task::Tidy => tidy::run(),
         Task::Spelling => python::spelling(),
         Task::Licences => python::licences(),

@@ -88,11 +88,12 @@ impl Source {
             .count()
     }
 
-    /// Names of the test functions; none in a file that is neither Rust nor Python.
+    /// Names of the test functions; none in a file that is of no such language.
     pub(crate) fn tests(&self) -> Vec<&str> {
         match self.path.rsplit('.').next() {
             Some("rs") => self.rust_tests(),
             Some("py") => self.python_tests(),
+            Some("js") => self.javascript_tests(),
             _ => Vec::new(),
         }
     }
@@ -125,6 +126,14 @@ impl Source {
                 let name = line.strip_prefix("def ")?.split('(').next()?;
                 name.starts_with("test_").then_some(name)
             })
+            .collect()
+    }
+
+    /// Names of the tests in a JavaScript file: `test("closing twice is as closing once", ...`.
+    fn javascript_tests(&self) -> Vec<&str> {
+        self.text
+            .lines()
+            .filter_map(|line| line.strip_prefix("test(\"")?.split('"').next())
             .collect()
     }
 }
@@ -174,5 +183,11 @@ mod tests {
     fn finds_python_tests() {
         let file = source("def helper():\nasync def test_a(x):\n  def test_b():\n");
         assert_eq!(file.python_tests(), ["test_a", "test_b"]);
+    }
+
+    #[test]
+    fn finds_javascript_tests() {
+        let file = source("test(\"it works\", () => {\n  test(x);\ntest(\"again\", async () =>\n");
+        assert_eq!(file.javascript_tests(), ["it works", "again"]);
     }
 }

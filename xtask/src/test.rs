@@ -4,7 +4,7 @@ use std::{ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::{process, python};
+use crate::{javascript, process, python};
 
 const INTEROP: &str = "tests/interop";
 
@@ -20,7 +20,7 @@ pub(crate) struct Counts {
     pub(crate) failed: usize,
 }
 
-/// Runs the tests of the workspace and, with `interop`, those with Python peers.
+/// Runs the tests of the workspace and, with `interop`, those with Python peers and the JavaScript client.
 pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
     let mut passed = process::watch(
         process::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
@@ -28,7 +28,10 @@ pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
     )?;
     if interop {
         // After a failure as well, so that one run shows all of them.
-        passed &= python_peers(counts)?;
+        process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
+        let binary = process::target().join("debug/steadfast");
+        passed &= javascript::run(&binary, |line| counts.node(line))?;
+        passed &= pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)?;
         passed &= python_parsers(counts)?;
     }
     if !passed {
@@ -54,11 +57,20 @@ pub(crate) fn unit(counts: &mut Counts) -> Result<()> {
     bail!("a test failed")
 }
 
-/// Runs the tests with Python peers against the binary, which is built first.
-fn python_peers(counts: &mut Counts) -> Result<bool> {
-    process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
-    let binary = process::target().join("debug/steadfast");
-    pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)
+/// Writes the transitions of the session, which its test otherwise compares.
+pub(crate) fn write_transitions() -> Result<()> {
+    let mut test = process::cargo();
+    test.args([
+        "test",
+        "--locked",
+        "--package",
+        "steadfast-session",
+        "--lib",
+    ]);
+    process::run(
+        test.arg("session::tests::table")
+            .env("STEADFAST_WRITE_TRANSITIONS", "1"),
+    )
 }
 
 /// Compares the agent's remote read with a Prometheus of the system's packages.
@@ -115,6 +127,13 @@ impl Counts {
         }
     }
 
+    /// `# pass 76` and `# fail 0`, the last lines of Node's test runner
+    fn node(&mut self, line: &str) {
+        let count = |word: &str| line.strip_prefix(word)?.parse::<usize>().ok();
+        self.passed += count("# pass ").unwrap_or_default();
+        self.failed += count("# fail ").unwrap_or_default();
+    }
+
     fn add(&mut self, counts: &str) {
         let words: Vec<&str> = counts
             .split([' ', ';', ',', '.'])
@@ -138,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_both_test_runners_are_counted() {
+    fn results_of_all_test_runners_are_counted() {
         let mut counts = Counts::default();
         counts.cargo_test(
             "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; finished in 0.01s",
@@ -146,7 +165,10 @@ mod tests {
         counts.cargo_test("test it_passed ... ok");
         counts.pytest("4 failed, 10 passed, 1 error in 12.30s");
         counts.pytest("140 passed in 92.53s (0:01:32)");
+        for line in ["# tests 78", "# pass 76", "# fail 2", "# pass this line"] {
+            counts.node(line);
+        }
         counts.pytest("bringing up nodes in order");
-        assert_eq!((counts.passed, counts.failed), (153, 7));
+        assert_eq!((counts.passed, counts.failed), (229, 9));
     }
 }

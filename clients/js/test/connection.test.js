@@ -113,7 +113,7 @@ test("a drain is followed by a random time up to the stated one", async () => {
   }
 });
 
-test("a silent gateway gets a ping, then another connection", async () => {
+test("a silent gateway gets a ping and then is replaced", async () => {
   const bench = new Bench();
   await bench.advance(60_000);
   const [first] = bench.sockets;
@@ -170,7 +170,7 @@ test("a page that slept asks before it replaces the connection", async () => {
   assert.equal(bench.state, "live");
 });
 
-test("timers that are throttled to one a minute keep the connection", async () => {
+test("timers throttled to one a minute keep the connection", async () => {
   const bench = new Bench();
   await bench.advance(60_000);
   for (let minute = 0; minute < 30; minute += 1) {
@@ -223,7 +223,7 @@ test("online and a visible page only shorten a wait", async () => {
   assert.equal(listeners, 0);
 });
 
-test("a hint on a live connection is a ping and no other connection", async () => {
+test("a hint on a live connection is a ping and nothing else", async () => {
   const bench = new Bench();
   await settle();
   bench.client.wake();
@@ -259,7 +259,7 @@ test("a renewal that fails is tried again until the token expires", async () => 
   assert.equal(bench.sockets.length, 1);
 });
 
-test("a refused token is fetched anew at once, then with delays", async () => {
+test("a refused token is fetched at once and then with delays", async () => {
   let calls = 0;
   const refuse = (socket) => {
     bench.greet(socket, { auth: "required" });
@@ -309,7 +309,7 @@ test("a server without the subprotocol is left after its handshake", async () =>
   assert.equal(bench.wait, 30_000);
 });
 
-test("what is not JSON ends the connection, which is replaced", async () => {
+test("what is not JSON ends and replaces the connection", async () => {
   const bench = new Bench();
   await settle();
   bench.socket.receiveText('{"type":');

@@ -57,7 +57,7 @@ test("everything that is declared exists", () => {
 });
 
 test("the package contains what it exports and nothing else", () => {
-  const [{ files }] = JSON.parse(npm("pack", "--dry-run", "--json"));
+  const [{ files }] = JSON.parse(npm("pack", "--dry-run", "--json", "--silent"));
   const names = files.map(({ path }) => path).sort();
   const sources = readdirSync(new URL("src", folder)).map((name) => `src/${name}`);
   const others = ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json", "steadfast.d.ts", "steadfast.js", "stores.d.ts"];

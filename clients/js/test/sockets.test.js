@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import WebSocket from "ws";
 import { connect } from "../src/index.js";
@@ -148,19 +149,32 @@ test("a token that a request finds expired is fetched once", async () => {
   );
 });
 
-test("the first example of the README runs", async () => {
+test("the first example of the README runs", () => runExample((example) => example));
+
+test("the bundle runs on the WebSocket of the runtime", () =>
+  runExample((example) => {
+    const own = example.replace(/import WebSocket.*\n/, "").replace(", { WebSocket }", "");
+    assert.doesNotMatch(own, /WebSocket/);
+    return own.replace('"steadfast"', '"steadfast/steadfast.js"');
+  }));
+
+/** Runs the first example of the README against the model. */
+async function runExample(change) {
   const server = await new Server().start();
   const [, example] = /```js\n([^]*?)```/.exec(await readFile(new URL("README.md", folder), "utf8"));
-  const file = new URL("test/example.generated.js", folder);
-  await writeFile(file, example.replace(/http:\/\/127\.0\.0\.1:\d+/, server.url));
+  // Within the package, which resolves its own name.
+  const file = new URL(`test/example-${server.port}.generated.js`, folder);
+  await writeFile(file, change(example).replace(/http:\/\/127\.0\.0\.1:\d+/, server.url));
+  // Node 20 has a WebSocket behind this flag, and later versions accept it.
+  const args = [...(globalThis.WebSocket ? [] : ["--experimental-websocket"]), fileURLToPath(file)];
   try {
-    const { stdout } = await promisify(execFile)(process.execPath, [file.pathname], { timeout: 20_000 });
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 20_000 });
     assert.equal(stdout, "whole 1\nentered 2\n");
   } finally {
     await rm(file);
     await server.stop();
   }
-});
+}
 
 /** Resolves once the client is in a state. */
 function state(client, wanted) {

@@ -89,7 +89,7 @@ test("a cut in the middle of a snapshot shows no half of it", async () => {
   assert.deepEqual(types(items), ["whole", "resync", "whole"]);
 });
 
-test("changes may begin with the documents, and begin anew after a cut among them", async () => {
+test("changes that begin with documents begin anew after a cut", async () => {
   const bench = new Bench();
   const items = collect(orders(bench).changes({ snapshot: true }));
   await settle();
@@ -409,7 +409,7 @@ test("a file of positions is replaced whole", async () => {
   await rm(folder, { recursive: true });
 });
 
-test("random cuts, snapshots and trims never show a wrong state", async () => {
+test("random cuts and trims never show a wrong state", async () => {
   for (let seed = 1; seed <= 150; seed += 1) await history(seed);
 });
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Prefix of a family and how many it has, counted from 1.
-const FAMILIES: [(&str, usize); 15] = [
+const FAMILIES: [(&str, usize); 16] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
@@ -14,6 +14,8 @@ const FAMILIES: [(&str, usize); 15] = [
     ("log:L", 20),
     // What a link promises of credentials, and of what a person sees.
     ("cred:A", 11),
+    // What the JavaScript client promises.
+    ("js:J", 16),
     // What an operator of the Streamer meets.
     ("ops:O", 19),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,

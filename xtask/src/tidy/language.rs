@@ -44,7 +44,7 @@ pub(super) fn check(findings: &mut Vec<String>) -> Result<()> {
 
 fn sources() -> Result<Vec<Source>> {
     source::files(|path| {
-        let text = ["rs", "md", "py", "toml", "proto", "snap"];
+        let text = ["rs", "md", "py", "js", "toml", "proto", "snap"];
         text.iter().any(|extension| source::is(path, extension)) && !path.contains("/generated/")
     })
 }
