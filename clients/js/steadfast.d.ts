@@ -223,6 +223,8 @@ export class SteadfastError extends Error {
   readonly code: string;
   /** The status of the HTTP response, if there was one. */
   readonly status?: number;
+  /** The time after which another attempt may succeed, if the gateway said so. */
+  readonly retryAfterMs?: number;
 }
 
 /** Connects to a gateway: `https://host`, `wss://host`, or in a page a path on its own host. */

@@ -32,10 +32,10 @@ export function connect(url, options = {}) {
   if (!WebSocket) throw invalid("no WebSocket in this runtime; pass one: connect(url, { WebSocket })");
   const base = baseOf(url);
   const tokens = createTokens(options.token);
-  const config = { ...defaults, renewsCredentials: tokens.renewable };
+  const config = { ...defaults, renews: tokens.renewable };
   const session = createSession(config, random);
   const abort = new AbortController();
-  const request = createRequester({ base, fetch: options.fetch, tokens, random, signal: abort.signal });
+  const request = createRequester(base, tokens, random, abort.signal, options.fetch);
   const watchers = new Set();
   const writers = [];
   const inputs = [];
@@ -185,7 +185,8 @@ export function connect(url, options = {}) {
     // The two clocks differ by parts of a millisecond each time.
     if (next.state === status.state && next.cause === status.cause && !(Math.abs(next.until - status.until) > 1)) return;
     status = next;
-    for (const watcher of watchers) watcher(status);
+    // Later, so that a watcher that throws breaks nothing here.
+    for (const watcher of watchers) queueMicrotask(() => watchers.has(watcher) && watcher(next));
   }
 
   // Subscriptions.

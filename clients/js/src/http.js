@@ -10,7 +10,7 @@ const PASSING = [429, 502, 503, 504];
  * Creates a function that sends a request until there is a response that is not a passing failure, for at most
  * `timeout`. The caller makes sure that repeating it does no harm.
  */
-export function createRequester({ base, fetch = globalThis.fetch, tokens, random, signal }) {
+export function createRequester(base, tokens, random, signal, fetch = globalThis.fetch) {
   return async (path, init, timeout = 30_000) => {
     const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
     const backoff = createBackoff(defaults, random);
@@ -23,7 +23,7 @@ export function createRequester({ base, fetch = globalThis.fetch, tokens, random
         if (response.ok) return response;
         failure = await errorOf(response);
       } catch (error) {
-        if (!deadline.aborted) failure = new SteadfastError("unavailable", `the gateway cannot be reached: ${error.message}`);
+        if (!deadline.aborted) failure = new SteadfastError("unavailable", `the request failed: ${error.message}`);
       }
       const { status, retryAfterMs } = failure;
       if (status === 401 && !refresh && tokens.renewable) {

@@ -1,6 +1,6 @@
 // The messages of `steadfast.v1` (docs/protocol-gateway.md): what is sent on a new connection, and what each
-// message of the gateway means. It reads no clock and owns no socket. Effects go to the `port` of the caller:
-// `send(message)`, `signal(input)` to the session, `renewToken()`.
+// message of the gateway means. It reads no clock and owns no socket. Effects go to functions of the caller:
+// `send(message)`, `signal(type, fields)` to the session, `renewToken()`.
 
 import { end } from "./session.js";
 import { SteadfastError } from "./errors.js";
@@ -31,7 +31,7 @@ const CLOSED = {
 };
 
 /** Creates the protocol of one client. Its subscriptions outlive connections. */
-export function createProtocol(config, port) {
+export function createProtocol(config, { send, signal, renewToken, isOpen }) {
   const subscriptions = new Map();
   /** Ids of subscriptions whose response to this connection's subscribe message is missing. */
   const unanswered = new Set();
@@ -53,11 +53,11 @@ export function createProtocol(config, port) {
   }
 
   function authenticate(token) {
-    port.send({ type: "auth", token });
+    send({ type: "auth", token });
   }
 
   function ping() {
-    port.send({ type: "ping", n: ++pings });
+    send({ type: "ping", n: ++pings });
   }
 
   /** Handles a text frame: an object, or an array of objects. */
@@ -69,7 +69,7 @@ export function createProtocol(config, port) {
       return fail(end("the gateway sent something that is not JSON"));
     }
     for (const message of Array.isArray(messages) ? messages : [messages]) {
-      if (port.isOpen()) onMessage(now, message);
+      if (isOpen()) onMessage(now, message);
     }
   }
 
@@ -78,7 +78,7 @@ export function createProtocol(config, port) {
     switch (message?.type) {
       case "welcome": return onWelcome(message);
       case "authenticated": return onAuthenticated(now, message);
-      case "pong": return port.signal("probed", { alive: true });
+      case "pong": return signal("probed", { alive: true });
       case "error":
         if (message.code === "unauthenticated") return fail(unauthenticated(message.message));
         // If the gateway closes the socket next, the end gets these words.
@@ -103,7 +103,7 @@ export function createProtocol(config, port) {
       // A connection is dead two heartbeats after the last message. Session of crates/session has this from its
       // configuration; here the gateway sets it.
       config.activity = 2 * heartbeatMs;
-      port.signal("heartbeatInterval", { interval: heartbeatMs });
+      signal("heartbeatInterval", { interval: heartbeatMs });
     }
     if (sentToken) return;
     if (auth === "required") return fail(unauthenticated("the gateway wants a token"));
@@ -111,7 +111,7 @@ export function createProtocol(config, port) {
   }
 
   function onAuthenticated(now, { expiresInMs }) {
-    if (expiresInMs !== undefined && config.renewsCredentials) {
+    if (expiresInMs !== undefined && config.renews) {
       expires = now + expiresInMs;
       deadline = now + Math.max(expiresInMs * RENEW_AT, RENEW_INTERVAL_MIN);
     } else {
@@ -125,28 +125,28 @@ export function createProtocol(config, port) {
     // Until the new token is accepted, it is fetched again after half of what is left.
     const left = expires - now;
     deadline = left > 0 ? now + Math.max(left / 2, RENEW_INTERVAL_MIN) : undefined;
-    port.renewToken();
+    renewToken();
   }
 
   /** Subscribes everything once the gateway has greeted. */
   function restore() {
     if (greeted) return;
     greeted = true;
-    port.signal("greeted");
+    signal("greeted");
     for (const subscription of subscriptions.values()) subscribe(subscription);
     onAnswer();
   }
 
   function subscribe(subscription) {
     unanswered.add(subscription.id);
-    port.send(subscription.onOpen());
+    send(subscription.onOpen());
   }
 
   function onAnswer(id) {
     unanswered.delete(id);
     if (!greeted || restored) return;
     restored = unanswered.size === 0;
-    port.signal(restored ? "restored" : "restoreProgress");
+    signal(restored ? "restored" : "restoreProgress");
   }
 
   function onRefused(subscription, { id, code, message, retryAfterMs }) {
@@ -157,13 +157,13 @@ export function createProtocol(config, port) {
       return fail(end(message ?? code, retryAfterMs > 0 ? "wait" : "retry", { wait: retryAfterMs }));
     }
     subscriptions.delete(id);
-    subscription.fail(new SteadfastError(code, message ?? code));
+    subscription.fail(new SteadfastError(code, message ?? code, { retryAfterMs }));
     onAnswer(id);
   }
 
-  const fail = (why) => port.signal("fail", { end: why });
+  const fail = (why) => signal("fail", { end: why });
 
-  const unauthenticated = (text) => end(text, config.renewsCredentials ? "refresh" : "stop", { errorCode: "unauthenticated" });
+  const unauthenticated = (text) => end(text, config.renews ? "refresh" : "stop", { errorCode: "unauthenticated" });
 
   /** Returns the end that a close frame of the gateway stands for, or the missing of one. */
   function endOf(code, reason, wasOpen, random) {
@@ -197,13 +197,13 @@ export function createProtocol(config, port) {
 
   function remove(id) {
     if (!subscriptions.delete(id) || !greeted) return;
-    port.send({ type: "unsubscribe", id });
+    send({ type: "unsubscribe", id });
     onAnswer(id);
   }
 
   /** Grants credit: a total since the subscribe message. */
   function grant(id, messages) {
-    port.send({ type: "credit", id, messages });
+    send({ type: "credit", id, messages });
   }
 
   return {

@@ -6,14 +6,14 @@
 
 /** The settings, with the defaults of this client. A time limit has the name of its timer. */
 export const defaults = {
-  initialBackoff: 1_000,
-  maxBackoff: 30_000,
+  initial: 1_000,
+  longest: 30_000,
   multiplier: 2,
   // A fraction around the delay, or "full": from the minimum interval to the delay.
   jitter: "full",
   // The milliseconds within which the first attempt after a stable connection starts, instead of the first delay.
   recovery: undefined,
-  maxRetries: 0,
+  retries: 0,
   ready: "restored",
   open: 10_000,
   greet: 10_000,
@@ -27,7 +27,7 @@ export const defaults = {
   liveness: "received",
   stable: 30_000,
   maxWait: 300_000,
-  renewsCredentials: false,
+  renews: false,
 };
 
 const HELD = ["live", "stable"];
@@ -78,16 +78,16 @@ export const end = (text, advice = "retry", more) => ({ text, advice, ...more })
 
 /** The delays between attempts. They grow until `reset`. */
 export function createBackoff(config, random) {
-  const { jitter, initialBackoff, maxBackoff, recovery } = config;
+  const { jitter, initial, longest, recovery } = config;
   // The shortest first delay with a jitter of a fifth.
-  const minInterval = Math.min(0.8 * initialBackoff, 500);
+  const minInterval = Math.min(0.8 * initial, 500);
   let step = 0;
   const between = (low, high) => low + random() * (high - low);
   const spread = (delay) =>
     jitter === "full"
       ? between(minInterval, Math.max(delay, minInterval))
-      : between(delay * (1 - jitter), Math.min(delay * (1 + jitter), maxBackoff));
-  const next = () => spread(Math.min(initialBackoff * config.multiplier ** step++, maxBackoff));
+      : between(delay * (1 - jitter), Math.min(delay * (1 + jitter), longest));
+  const next = () => spread(Math.min(initial * config.multiplier ** step++, longest));
   return {
     /** The minimum time between the starts of two attempts. */
     minInterval,
@@ -95,13 +95,13 @@ export function createBackoff(config, random) {
     /** Begins again, with a later delay for tests. */
     reset: (to = 0) => (step = to),
     /** For a peer that is overloaded or refuses for now. */
-    longest: () => spread(maxBackoff),
+    longest: () => spread(longest),
     /** The first delay after the loss of a stable connection. */
     recovery: () => (recovery === undefined ? next() : between(0, recovery)),
     /** As `recovery` after the orderly end of a live connection, except that the backoff advances. */
     afterOrderlyEnd: () => Math.min(next(), recovery === undefined ? Infinity : between(0, recovery)),
     /** The delay that the peer asked for, or a little more: it may have asked all its clients for the same. */
-    atLeast: (wait) => between(wait, wait + Math.min(wait, maxBackoff) * (jitter === "full" ? 1 : jitter)),
+    atLeast: (wait) => between(wait, wait + Math.min(wait, longest) * (jitter === "full" ? 1 : jitter)),
   };
 }
 
@@ -274,8 +274,8 @@ export function createSession(config, random) {
 
   /** Returns the delay, or undefined if no attempt follows. */
   function delayAfter({ advice, wait, reason }, stable, orderly) {
-    const { maxRetries } = config;
-    if (maxRetries > 0 && failures >= maxRetries && !stable) return;
+    const { retries } = config;
+    if (retries > 0 && failures >= retries && !stable) return;
     // The backoff advances whatever the advice is, so that a peer that alternates its reasons meets growing
     // delays, too.
     const ordinary = stable ? backoff.recovery() : orderly ? backoff.afterOrderlyEnd() : backoff.next();
@@ -293,7 +293,7 @@ export function createSession(config, random) {
   function credentialsRefused(ordinary) {
     const before = credentials;
     // New credentials that were refused at once: a third set would be, too, unless whoever issues them is late.
-    if (["refused", "renewed"].includes(before) && !config.renewsCredentials) return;
+    if (["refused", "renewed"].includes(before) && !config.renews) return;
     credentials = "refused";
     return before === "good" ? 0 : ordinary;
   }

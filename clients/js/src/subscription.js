@@ -142,9 +142,10 @@ export function createSubscription(link, id, request, view, { from, queue: capac
       return queue.length <= 2 * capacity;
     },
 
-    /** Ends the subscription, after the items that have arrived. Without an error, the iterator just ends. */
+    /** Ends the subscription: with an error after the items that have arrived, without one at once. */
     fail(error) {
       failure ??= error;
+      if (!error) queue.length = 0;
       isOver = true;
       flush();
     },
@@ -177,7 +178,6 @@ export function createSubscription(link, id, request, view, { from, queue: capac
 
     /** Ends the subscription; called by `break` in a `for await`. */
     async return(value) {
-      queue.length = 0;
       link.remove(id);
       subscription.fail();
       failure = undefined;

@@ -384,6 +384,37 @@ test("a token that comes after the end opens no socket", async () => {
   assert.equal(bench.sockets.length, 0);
 });
 
+test("a closed client yields nothing more", async () => {
+  const bench = new Bench();
+  const changes = bench.client.db("d").collection("c").changes();
+  await settle();
+  bench.socket.receive({ sub: "1", type: "change", id: "a", op: "insert", data: {} });
+  await bench.client.close();
+  assert.deepEqual(await changes.next(), { value: undefined, done: true });
+});
+
+test("a watcher that throws costs no item", async (t) => {
+  const bench = new Bench();
+  const items = collect(bench.client.db("d").collection("c").changes());
+  await settle();
+  const tasks = [];
+  t.mock.method(globalThis, "queueMicrotask", (task) => tasks.push(task));
+  const watcher = ({ state }) => {
+    if (state === "waiting") throw new Error("of the page");
+  };
+  const stop = bench.client.watch(watcher);
+  bench.socket.drop();
+  t.mock.restoreAll();
+  assert.throws(() => tasks.forEach((task) => task()), { message: "of the page" });
+  await bench.advance(1_000);
+  bench.socket.receive({ sub: "1", type: "change", id: "a", op: "insert", data: {} });
+  await settle();
+  assert.equal(items.at(-1).id, "a");
+  stop();
+  bench.socket.drop();
+  await settle();
+});
+
 test("closing twice is as closing once", async () => {
   const bench = new Bench();
   await settle();

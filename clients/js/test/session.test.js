@@ -9,7 +9,11 @@ const table = JSON.parse(readFileSync(new URL("../../../docs/session-transitions
 
 /** The settings of this client that have another name in the table. */
 const NAMES = {
+  initialBackoff: "initial",
+  maxBackoff: "longest",
   backoffMultiplier: "multiplier",
+  maxRetries: "retries",
+  renewsCredentials: "renews",
   openTimeout: "open",
   greetingTimeout: "greet",
   restoringTimeout: "restore",
@@ -129,5 +133,5 @@ test("settings of both machines have the same defaults", () => {
 test("a session that fails for years keeps the longest delay", () => {
   const backoff = createBackoff(defaults, () => 1);
   backoff.reset(5_000);
-  assert.equal(backoff.next(), defaults.maxBackoff);
+  assert.equal(backoff.next(), defaults.longest);
 });
