@@ -16,30 +16,6 @@ pub(crate) struct Document {
     pub(crate) data: String,
 }
 
-/// Returns the word for an operation in a line.
-pub(crate) fn operation_name(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Insert => "insert",
-        Operation::Update => "update",
-        Operation::Delete => "delete",
-    }
-}
-
-/// Returns the line of an object with the data of a document, which has the text that the server sent: a
-/// parsed number would be rounded.
-pub(crate) fn with_data(mut object: Value, data: &[u8]) -> String {
-    let Ok(data) = serde_json::from_slice::<&RawValue>(data) else {
-        // Another implementation of the server may send data that is not JSON; it is printed as text.
-        object["data"] = String::from_utf8_lossy(data).into();
-        return object.to_string();
-    };
-    // Outside of texts a line break is a blank, and inside of them it cannot be.
-    let data = data.get().replace(['\n', '\r'], " ");
-    let mut line = object.to_string();
-    line.pop();
-    format!("{line},\"data\":{data}}}")
-}
-
 impl Document {
     /// Returns a document to insert or update.
     pub(crate) fn new(id: impl Into<String>, data: Map<String, Value>) -> Self {
@@ -118,7 +94,7 @@ impl Document {
             serde_json::from_str(&self.data).expect("the fields are a JSON object");
         let raw = |text: &str| serde_json::value::to_raw_value(text).expect("a text is JSON");
         whole.insert("id".to_owned(), raw(&self.id));
-        whole.extend(self.op.map(|op| ("op".to_owned(), raw(operation_name(op)))));
+        whole.extend(self.op.map(|op| ("op".to_owned(), raw(op.as_str()))));
         serde_json::to_string(&whole).expect("JSON values are JSON")
     }
 }

@@ -27,7 +27,6 @@ use self::{
 };
 use crate::{
     clients::{Change, ConnectionEvent, Dial, Publisher, Subscriber},
-    document::operation_name,
     load::{counters::Counters, publishers::Publishers, subscribers::Subscribers},
     output::{self, BAD, FAINT, GOOD, STRONG, styled},
     server_process::ServerProcess,
@@ -233,7 +232,7 @@ fn printer(columns: [&'static str; 3]) -> impl FnMut(&Change) -> anyhow::Result<
         let cells = columns.map(|column| text(&document[column]));
         let cells = [cells[0].as_str(), &cells[1], &cells[2]];
         output::line(&layout(
-            operation_name(change.operation),
+            change.operation.as_str(),
             &change.document_id,
             cells,
         ))

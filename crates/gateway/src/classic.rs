@@ -369,7 +369,7 @@ impl Subscription {
                 // It is no longer one of those that the client asked for, or may see.
                 None => out.send(message::left(&self.id, &change)),
             },
-            Item::Snapshot(Snapshot::Begin) => self.snapshot = Some(Box::default()),
+            Item::Snapshot(Snapshot::Begin { .. }) => self.snapshot = Some(Box::default()),
             Item::Snapshot(Snapshot::Document(document)) => {
                 if let Some(documents) = &mut self.snapshot {
                     documents.apply(document);

@@ -17,12 +17,14 @@ mod cursor;
 mod greeting;
 mod heartbeats;
 pub(crate) mod item;
+mod json;
 mod live;
 mod load;
 mod message;
 mod plain;
 mod probes;
 mod profile;
+mod projection;
 pub mod queue;
 pub(crate) mod received;
 mod refusal;
@@ -45,8 +47,10 @@ pub use self::{
     counters::Counters,
     credit::Limits,
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason, Snapshot},
+    json::JsonLines,
     live::{LiveDocuments, LiveUpdate},
     message::ClientMessage,
+    projection::Projection,
     received::ServerMessage,
     window_documents::{WindowDocuments, WindowUpdate},
 };

@@ -15,6 +15,18 @@ pub enum Operation {
     Delete,
 }
 
+impl Operation {
+    /// Returns the word for it in lines of JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// The state of a document before an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Previous {

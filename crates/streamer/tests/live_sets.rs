@@ -169,7 +169,14 @@ async fn the_items_of_a_snapshot_come_before_the_changes() {
         .subscribe(DATABASE, "rooms", Filter::all())
         .with_snapshot();
     let mut rooms = soon(subscribe.into_future()).await.unwrap();
-    assert_eq!(item(&mut rooms).await, Item::Snapshot(Snapshot::Begin));
+    let follows = match item(&mut rooms).await {
+        Item::Snapshot(Snapshot::Begin { follows }) => follows,
+        other => panic!("{other:?} instead of the beginning"),
+    };
+    assert_eq!(
+        follows.offset, 5,
+        "no change after it is missing in the documents"
+    );
     for n in 0..5 {
         match item(&mut rooms).await {
             Item::Snapshot(Snapshot::Document(document)) => {

@@ -78,7 +78,7 @@ async fn read_snapshot(server: SocketAddr, documents: u64) -> Result<()> {
             // The table of documents lags behind the log, and is not waited for.
             Some(Item::Snapshot(Snapshot::Document(_)) | Item::Change(_)) => received += 1,
             Some(Item::Snapshot(Snapshot::End(_))) => break,
-            Some(Item::Snapshot(Snapshot::Begin)) => {}
+            Some(Item::Snapshot(Snapshot::Begin { .. })) => {}
             other => bail!("{other:?} instead of a document"),
         }
     }

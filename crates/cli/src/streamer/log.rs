@@ -12,7 +12,7 @@ use clap::Subcommand;
 use serde_json::value::RawValue;
 use steadfast::session::OneLine;
 use steadfast_streamer::{
-    Epoch, Event, Operation,
+    Epoch, Event,
     log::{
         Defect, Log as _, LogEnd, LogError, LogReader, OpenError, SegmentLog, StoreOptions,
         Verified,
@@ -293,11 +293,7 @@ fn line(event: &Event) -> anyhow::Result<Line<'_>> {
         database: &event.database,
         collection: &event.collection,
         id: &event.document_id,
-        op: match event.operation {
-            Operation::Insert => "insert",
-            Operation::Update => "update",
-            Operation::Delete => "delete",
-        },
+        op: event.operation.as_str(),
         timestamp: event.timestamp,
         data: serde_json::from_slice(&event.data)?,
     })

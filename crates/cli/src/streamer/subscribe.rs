@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::{Value, json};
 use steadfast::session::OneLine;
-use steadfast_streamer::{GapReason, ResyncReason, Snapshot, filter::Filter};
+use steadfast_streamer::{Snapshot, client::JsonLines, filter::Filter};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,6 @@ use super::{
 };
 use crate::{
     clients::{Begin, Change, Dial, DialArgs, Item, Subscriber},
-    document::{operation_name, with_data},
     output::{self, FAINT, STRONG, styled},
     settings::Settings,
 };
@@ -183,14 +181,17 @@ fn filter(texts: &[String], settings: &mut Settings) -> Filter {
 }
 
 fn print(item: &Item, as_json: bool) -> anyhow::Result<()> {
-    if as_json {
-        return output::json_line(&json_line(item));
-    }
     match item {
-        Item::Change(change) => print_change(operation_name(change.operation), change),
-        Item::Snapshot(Snapshot::Document(document)) => print_change("exists", document),
-        Item::Left(change) => print_change("left", change),
-        other => output::json_line(&to_json(other).to_string()),
+        Item::Change(change) if !as_json => print_change(change.operation.as_str(), change),
+        Item::Snapshot(Snapshot::Document(document)) if !as_json => {
+            print_change("exists", document)
+        }
+        Item::Left(change) if !as_json => print_change("left", change),
+        other => {
+            let mut line = String::new();
+            JsonLines::default().write(other, &mut line);
+            output::json_line(&line)
+        }
     }
 }
 
@@ -200,121 +201,4 @@ fn print_change(what: &str, change: &Change) -> anyhow::Result<()> {
         styled(STRONG, &OneLine(&change.document_id).to_string()),
         OneLine(&String::from_utf8_lossy(&change.data)),
     ))
-}
-
-/// Returns the line of an item.
-fn json_line(item: &Item) -> String {
-    match item {
-        Item::Change(change) | Item::Snapshot(Snapshot::Document(change)) => {
-            with_data(to_json(item), &change.data)
-        }
-        other => to_json(other).to_string(),
-    }
-}
-
-fn to_json(item: &Item) -> Value {
-    let mut object = match item {
-        Item::Change(change) => change_to_json("change", change),
-        Item::Snapshot(Snapshot::Begin) => json!({ "type": "snapshotBegin" }),
-        Item::Snapshot(Snapshot::Document(document)) => change_to_json("document", document),
-        Item::Snapshot(Snapshot::End(_)) => json!({ "type": "snapshotEnd" }),
-        Item::Left(change) => head_to_json("left", change),
-        Item::Gap(gap) => json!({ "type": "gap", "gap": gap_to_json(gap.reason) }),
-        Item::Resync(resync) => json!({
-            "type": "resync",
-            "resync": {
-                "reason": resync_reason(resync.reason),
-                "lostFrom": resync.lost_from.to_string(),
-                "snapshotFollows": resync.snapshot_follows,
-            },
-        }),
-        other => json!({ "type": "other", "item": format!("{other:?}") }),
-    };
-    if let Some(position) = item.position() {
-        object["position"] = position.to_string().into();
-    }
-    object
-}
-
-fn gap_to_json(reason: GapReason) -> Value {
-    let reason = match reason {
-        GapReason::Disconnected => "disconnected",
-        GapReason::Overflow { dropped } => {
-            return json!({ "reason": "overflow", "dropped": dropped });
-        }
-        GapReason::Evicted => "evicted",
-        GapReason::LeftProfile => "leftProfile",
-        GapReason::TooLarge => "tooLarge",
-        other => return json!({ "reason": format!("{other:?}") }),
-    };
-    json!({ "reason": reason })
-}
-
-fn resync_reason(reason: ResyncReason) -> &'static str {
-    match reason {
-        ResyncReason::Epoch => "epoch",
-        ResyncReason::Trimmed => "trimmed",
-        ResyncReason::Future => "future",
-        ResyncReason::Damaged => "damaged",
-        ResyncReason::Refused => "refused",
-        ResyncReason::Rights => "rights",
-        // Also what a later version of the library adds.
-        _ => "unstated",
-    }
-}
-
-/// Returns what is told of a change besides its data.
-fn head_to_json(kind: &str, change: &Change) -> Value {
-    json!({
-        "type": kind,
-        "op": operation_name(change.operation),
-        "database": &*change.database,
-        "collection": &*change.collection,
-        "id": &*change.document_id,
-        "eventId": &*change.event_id,
-        "timestamp": change.timestamp,
-    })
-}
-
-fn change_to_json(kind: &str, change: &Change) -> Value {
-    head_to_json(kind, change)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The examples of the description of the format.
-    const PAGE: &str = include_str!("../../../../docs/subscribe-json.md");
-
-    fn examples(kind: &str) -> Vec<Value> {
-        let lines = PAGE.lines().filter(|line| line.starts_with('{'));
-        let all = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
-        all.filter(|it| it["type"] == kind).collect()
-    }
-
-    #[test]
-    fn reasons_are_printed_as_the_page_describes_them() {
-        let gaps = [
-            GapReason::Disconnected,
-            GapReason::Overflow { dropped: 43_476 },
-            GapReason::Evicted,
-            GapReason::LeftProfile,
-            GapReason::TooLarge,
-        ];
-        let printed = gaps.map(|it| json!({ "type": "gap", "gap": gap_to_json(it) }));
-        assert_eq!(examples("gap"), printed);
-        let reasons = [
-            ResyncReason::Unstated,
-            ResyncReason::Epoch,
-            ResyncReason::Trimmed,
-            ResyncReason::Future,
-            ResyncReason::Damaged,
-            ResyncReason::Refused,
-            ResyncReason::Rights,
-        ];
-        for reason in reasons.map(resync_reason) {
-            assert!(PAGE.contains(&format!("`{reason}`")), "{reason}");
-        }
-    }
 }

@@ -2,20 +2,16 @@
 
 use std::str::FromStr;
 
-use serde_json::json;
 use steadfast::session::OneLine;
 use steadfast_streamer::{
     Direction, LiveWindow, WindowUpdate,
-    client::Change,
+    client::JsonLines,
     filter::{FieldPath, TextFault},
 };
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    document::with_data,
-    output::{self, STRONG, styled},
-};
+use crate::output::{self, STRONG, styled};
 
 /// The order of a window: `FIELD`, `FIELD:asc` or `FIELD:desc`.
 #[derive(Clone, Debug)]
@@ -62,7 +58,11 @@ pub(super) async fn print(
             return Ok(());
         };
         if as_json {
-            output::json_line(&json_line(&update, window))?;
+            let mut line = String::new();
+            let document = window.documents().document(&update);
+            let lines = JsonLines::default();
+            lines.write_update(&update, document, window.position(), &mut line);
+            output::json_line(&line)?;
         } else {
             print_text(&update, window)?;
         }
@@ -78,44 +78,18 @@ fn print_text(update: &WindowUpdate, window: &LiveWindow) -> anyhow::Result<()> 
         // The prompt for whoever waits for the first state is its documents.
         _ => return Ok(()),
     };
-    let data = document(window, id).map_or_else(String::new, |change| {
-        format!(" {}", OneLine(&String::from_utf8_lossy(&change.data)))
-    });
+    let data = window
+        .documents()
+        .document(update)
+        .map_or_else(String::new, |change| {
+            format!(" {}", OneLine(&String::from_utf8_lossy(&change.data)))
+        });
     // People count from 1.
     let place = format!("#{}", index + 1);
     output::line(&format!(
         "{what:<7} {place:<4} {}{data}",
         styled(STRONG, &OneLine(id).to_string())
     ))
-}
-
-fn json_line(update: &WindowUpdate, window: &LiveWindow) -> String {
-    let (mut object, id) = match update {
-        WindowUpdate::Entered { id, index } => (json!({ "type": "entered", "index": index }), id),
-        WindowUpdate::Changed { id, index } => (json!({ "type": "changed", "index": index }), id),
-        WindowUpdate::Moved { id, from, to } => {
-            (json!({ "type": "moved", "from": from, "index": to }), id)
-        }
-        WindowUpdate::Left { id, index } => {
-            return json!({ "type": "left", "index": index, "id": &**id }).to_string();
-        }
-        WindowUpdate::Whole => {
-            let position = window.position().map(|position| position.to_string());
-            return json!({ "type": "whole", "position": position }).to_string();
-        }
-        other => return json!({ "type": "other", "update": format!("{other:?}") }).to_string(),
-    };
-    object["id"] = (**id).into();
-    match document(window, id) {
-        Some(change) => with_data(object, &change.data),
-        None => object.to_string(),
-    }
-}
-
-/// Returns a document that is shown. One that left with the same item is no longer.
-fn document<'a>(window: &'a LiveWindow, id: &str) -> Option<&'a Change> {
-    let mut documents = window.documents().iter();
-    documents.find(|change| &*change.document_id == id)
 }
 
 #[cfg(test)]

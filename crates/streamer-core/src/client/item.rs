@@ -35,9 +35,9 @@ impl Item {
             Self::Snapshot(Snapshot::End(position)) => Some(*position),
             // Whoever continues from a position within a snapshot would miss documents.
             Self::Gap(_)
-            | Self::Snapshot(Snapshot::Begin | Snapshot::Bound { .. } | Snapshot::Document(_)) => {
-                None
-            }
+            | Self::Snapshot(
+                Snapshot::Begin { .. } | Snapshot::Bound { .. } | Snapshot::Document(_),
+            ) => None,
             Self::Resync(resync) => (!resync.snapshot_follows).then_some(resync.resumes_at),
         }
     }
@@ -51,7 +51,9 @@ impl Item {
             | Self::Snapshot(Snapshot::Document(change)) => Some(change),
             Self::Gap(_)
             | Self::Resync(_)
-            | Self::Snapshot(Snapshot::Begin | Snapshot::Bound { .. } | Snapshot::End(_)) => None,
+            | Self::Snapshot(Snapshot::Begin { .. } | Snapshot::Bound { .. } | Snapshot::End(_)) => {
+                None
+            }
         }
     }
 }
@@ -65,7 +67,12 @@ impl Item {
 #[non_exhaustive]
 pub enum Snapshot {
     /// A snapshot begins. Once it has ended, documents received before this are obsolete.
-    Begin,
+    Begin {
+        /// A position from which the changes, with those that leave, make the documents of this snapshot
+        /// whole: each document is at least as new. It is no position to resume from before all documents
+        /// were received.
+        follows: Position,
+    },
     /// Of a window, after each beginning: the place up to which documents and changes are received.
     Bound {
         /// The number of the snapshot.

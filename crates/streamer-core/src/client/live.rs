@@ -17,8 +17,10 @@ use crate::Operation;
 /// };
 ///
 /// let mut documents = LiveDocuments::default();
-/// assert_eq!(documents.apply(Item::Snapshot(Snapshot::Begin)), None);
-/// let whole = Item::Snapshot(Snapshot::End(Position::new(Epoch(1), 9)));
+/// let at = Position::new(Epoch(1), 9);
+/// let begin = Item::Snapshot(Snapshot::Begin { follows: at });
+/// assert_eq!(documents.apply(begin), None);
+/// let whole = Item::Snapshot(Snapshot::End(at));
 /// assert_eq!(documents.apply(whole), Some(LiveUpdate::Replaced));
 /// assert_eq!(documents.len(), 0);
 /// ```
@@ -51,7 +53,7 @@ impl LiveDocuments {
     /// not change.
     pub fn apply(&mut self, item: Item) -> Option<LiveUpdate> {
         match item {
-            Item::Snapshot(Snapshot::Begin) => {
+            Item::Snapshot(Snapshot::Begin { .. }) => {
                 self.incoming = Some(Documents::new());
                 None
             }

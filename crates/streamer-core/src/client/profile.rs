@@ -378,7 +378,7 @@ impl ProfileStream {
             if let Some(window) = &mut subscription.window {
                 window.begin(message.bound.as_deref(), message.number);
             }
-            subscription.queue_snapshot_begin(counters, cx);
+            subscription.queue_snapshot_begin(follows, counters, cx);
             subscription.snapshot = SnapshotState::Reading(Bytes::new());
         }
         if !matches!(subscription.snapshot, SnapshotState::Reading(_)) {

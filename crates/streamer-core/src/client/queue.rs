@@ -51,7 +51,7 @@ impl Queue {
     /// Appends an item. A gap or resync is merged with a waiting one of its kind. A snapshot that begins
     /// takes the place of one of which nothing but the beginning waits.
     pub fn push(&mut self, item: Item) {
-        if matches!(item, Item::Snapshot(Snapshot::Begin)) {
+        if matches!(item, Item::Snapshot(Snapshot::Begin { .. })) {
             self.drop_begun();
         }
         if item.change().is_some() {
@@ -86,7 +86,7 @@ impl Queue {
                 Item::Gap(_) | Item::Resync(_) => {}
                 Item::Snapshot(Snapshot::End(_)) => end = Some(index),
                 // The end of a snapshot stays if its beginning was taken or documents wait before it.
-                Item::Snapshot(Snapshot::Begin | Snapshot::Bound { .. }) => {
+                Item::Snapshot(Snapshot::Begin { .. } | Snapshot::Bound { .. }) => {
                     if let Some(end) = end.take() {
                         self.entries.remove(end);
                     }
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn begun_snapshot_replaces_one_without_documents() {
-        let begin = || Item::Snapshot(Snapshot::Begin);
+        let begin = || Item::Snapshot(Snapshot::Begin { follows: at(1) });
         let bound = |number| {
             Item::Snapshot(Snapshot::Bound {
                 number,

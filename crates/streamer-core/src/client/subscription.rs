@@ -268,10 +268,15 @@ impl Subscription {
         self.emit(item(change), cx);
     }
 
-    /// Queues the beginning of a snapshot.
-    pub(super) fn queue_snapshot_begin(&mut self, counters: &mut Counters, cx: &mut Cx) {
+    /// Queues the beginning of a snapshot, whose documents changes after `follows` make whole.
+    pub(super) fn queue_snapshot_begin(
+        &mut self,
+        follows: Position,
+        counters: &mut Counters,
+        cx: &mut Cx,
+    ) {
         counters.snapshots += 1;
-        self.emit(Item::Snapshot(Snapshot::Begin), cx);
+        self.emit(Item::Snapshot(Snapshot::Begin { follows }), cx);
         if let Some(window) = &self.window {
             self.emit(Item::Snapshot(window.item()), cx);
         }

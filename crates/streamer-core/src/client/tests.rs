@@ -421,7 +421,7 @@ fn names(items: &[Item]) -> Vec<String> {
             resync.reason, resync.lost_from.offset, resync.resumes_at.offset
         ),
         Item::Left(change) => format!("left {}", change.event_id),
-        Item::Snapshot(Snapshot::Begin) => "begin".to_owned(),
+        Item::Snapshot(Snapshot::Begin { follows }) => format!("begin {}", follows.offset),
         Item::Snapshot(Snapshot::Bound { number, bound }) => {
             format!("bound {number} {}", bound.is_some())
         }

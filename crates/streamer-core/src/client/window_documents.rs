@@ -96,7 +96,7 @@ impl WindowDocuments {
     /// Applies an item, in the order of the subscription, and returns the effects in order.
     pub fn apply(&mut self, item: Item) -> Vec<WindowUpdate> {
         match item {
-            Item::Snapshot(Snapshot::Begin) => {
+            Item::Snapshot(Snapshot::Begin { .. }) => {
                 self.incoming = Some(Held::default());
                 Vec::new()
             }
@@ -153,6 +153,20 @@ impl WindowDocuments {
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Change> {
         self.shown.iter().map(|(_, change)| change)
+    }
+
+    /// Returns the document that an update shows. `None` if it shows none, or if a later update of the same
+    /// item removed it again.
+    #[must_use]
+    pub fn document(&self, update: &WindowUpdate) -> Option<&Change> {
+        let id = match update {
+            WindowUpdate::Entered { id, .. }
+            | WindowUpdate::Changed { id, .. }
+            | WindowUpdate::Moved { id, .. } => id,
+            WindowUpdate::Left { .. } | WindowUpdate::Whole => return None,
+        };
+        // Not by index: later updates of the same item may have moved it.
+        self.iter().find(|change| change.document_id == *id)
     }
 
     /// Returns the document at an index.

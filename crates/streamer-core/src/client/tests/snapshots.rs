@@ -75,7 +75,7 @@ fn documents_then_changes_then_the_end() {
     rig.deliver("s-1", 10, 12);
     // The next change is beyond the snapshot, which ends before it.
     rig.deliver("s-1", 12, 17);
-    let expected = ["begin", "doc 3", "doc 5", "doc 8", "12", "end 14", "17"];
+    let expected = ["begin 10", "doc 3", "doc 5", "doc 8", "12", "end 14", "17"];
     assert_eq!(names(&rig.take_items(1)), expected);
 }
 
@@ -119,7 +119,7 @@ fn a_cut_continues_by_cursor_and_then_by_position() {
         (request.resume, cursor(&request).len()),
         (Some(on_wire(at(15))), 0)
     );
-    let expected = ["begin", "doc 3", "doc 8", "12", "end 15"];
+    let expected = ["begin 10", "doc 3", "doc 8", "12", "end 15"];
     assert_eq!(names(&rig.take_items(1)), expected);
 }
 
@@ -136,7 +136,7 @@ fn a_lost_position_is_told_and_followed_by_documents() {
     let items = rig.take_items(1);
     assert_eq!(
         names(&items),
-        ["6", "Trimmed 6..20", "begin", "doc 8", "end 10"]
+        ["6", "Trimmed 6..20", "begin 10", "doc 8", "end 10"]
     );
     assert_eq!(
         items[1].position(),
@@ -203,7 +203,7 @@ fn a_loss_before_the_first_documents_changes_nothing() {
         },
     );
     rig.documents(true, &[8], b"a", 10);
-    assert_eq!(names(&rig.take_items(1)), ["begin", "doc 8", "end 10"]);
+    assert_eq!(names(&rig.take_items(1)), ["begin 10", "doc 8", "end 10"]);
 }
 
 #[test]

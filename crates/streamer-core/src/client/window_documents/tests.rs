@@ -75,8 +75,9 @@ impl Rig {
             bound: self.bound.clone(),
         };
         let documents = sent.iter().cloned().map(Snapshot::Document);
-        let end = Snapshot::End(Position::new(Epoch(1), self.number));
-        for item in [Snapshot::Begin, bound]
+        let at = Position::new(Epoch(1), self.number);
+        let end = Snapshot::End(at);
+        for item in [Snapshot::Begin { follows: at }, bound]
             .into_iter()
             .chain(documents)
             .chain([end])
@@ -243,11 +244,12 @@ fn kept_documents_do_not_hold_what_was_received() {
     };
     let window = Window::new("v", Direction::Ascending, 3);
     let (mut first, mut all) = (WindowDocuments::new(window), LiveDocuments::default());
+    let at = Position::new(Epoch(1), 1);
     for item in [
-        Item::Snapshot(Snapshot::Begin),
+        Item::Snapshot(Snapshot::Begin { follows: at }),
         Item::Snapshot(Snapshot::Document(change())),
         Item::Change(change()),
-        Item::Snapshot(Snapshot::End(Position::new(Epoch(1), 1))),
+        Item::Snapshot(Snapshot::End(at)),
         Item::Change(change()),
     ] {
         first.apply(item.clone());
