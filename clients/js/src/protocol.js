@@ -12,15 +12,14 @@ const RENEW_AT = 0.8;
 /** The shortest time between two attempts to fetch a token before the old one expires. */
 const RENEW_INTERVAL_MIN = 1_000;
 
-/** The code for a connection that ended without a close frame. */
-const LOST = 1006;
-
+/** Runtimes report several codes for a connection that was never open. */
+const UNREACHABLE = -1;
 const FINISHED = ["the gateway ended the connection", "retry", { reason: "finished" }];
 const FINAL = ["stop", { errorCode: "protocol" }];
 
 /** Close codes with their ends. */
 const CLOSED = {
-  0: ["the gateway cannot be reached"],
+  [UNREACHABLE]: ["the gateway cannot be reached"],
   1000: FINISHED,
   1001: FINISHED,
   1008: ["the protocol was broken", ...FINAL],
@@ -168,7 +167,7 @@ export function createProtocol(config, { send, signal, renewToken, isOpen }) {
   /** Returns the end that a close frame of the gateway stands for, or the missing of one. */
   function endOf(code, reason, wasOpen, random) {
     const text = lastError || reason;
-    const [plain, advice, more] = CLOSED[wasOpen || code !== LOST ? code : 0] ?? [`the connection was lost (${code})`];
+    const [plain, advice, more] = CLOSED[wasOpen ? code : UNREACHABLE] ?? [`the connection was lost (${code})`];
     const line = text ? `${plain}: ${text}` : plain;
     if (code === 4401) return unauthenticated(line);
     // The session adds up to as much again: together it is a random time within what the gateway said.

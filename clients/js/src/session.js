@@ -64,6 +64,9 @@ const TIMED_OUT = {
   ack: "a heartbeat was not answered in time",
 };
 
+/** The line of an end that the caller asked for. */
+const LEFT = "closed by this side";
+
 /** The most attempts in a row that lead on to the next server of a round. */
 const MAX_PASSED_OVER = 15;
 
@@ -155,7 +158,7 @@ export function createSession(config, random) {
   }
 
   function stop(to) {
-    const left = end("closed by this side", "stop", { reason: "left" });
+    const left = end(LEFT, "stop", { reason: "left" });
     const running = phase !== "idle";
     const closing = to === "closed";
     const again = !closing && phase === "reconnect";
@@ -331,6 +334,7 @@ export function createSession(config, random) {
       if (isIn(...HELD)) {
         enter("draining");
         arm("leave");
+        cause = LEFT;
         emit("finish");
       } else if (isIn(...LEAVING)) {
         enter("draining");

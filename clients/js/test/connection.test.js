@@ -75,6 +75,7 @@ test("only a stable connection resets the delays", async () => {
 
 test("each close code has its consequence and its line", async () => {
   const table = [
+    [0, "waiting", "the connection was lost (0): why"],
     [1000, "waiting", "the gateway ended the connection: why"],
     [1001, "waiting", "the gateway ended the connection: why"],
     [1006, "waiting", "the connection was lost (1006): why"],
@@ -361,12 +362,14 @@ test("close ends every phase within two seconds and leaves nothing", async () =>
     const items = collect(bench.client.db("d").collection("c").live());
     await settle();
     const began = bench.clock.now();
+    const told = bench.statuses.length;
     let closed;
     bench.client.close().then(() => (closed = bench.clock.now() - began));
     await bench.advance(2_000);
     assert.ok(closed <= 2_000, phase);
     assert.ok(items.ended && !items.error, phase);
     assert.deepEqual([bench.state, bench.client.status.cause], ["closed", "closed by this side"], phase);
+    assert.equal(bench.statuses.length, told + 1, phase);
     const sockets = bench.sockets.length;
     await bench.advance(300_000);
     assert.deepEqual([bench.clock.pending, bench.sockets.length], [0, sockets], phase);
