@@ -103,7 +103,16 @@ fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<
         Command::new(bin.join("python"))
             .current_dir(process::root())
             // Without the cache and bytecode, the run leaves no files beside the sources.
-            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", folder])
+            // With the reasons of what was skipped: a program may be missing.
+            .args([
+                "-m",
+                "pytest",
+                "-q",
+                "-rs",
+                "-p",
+                "no:cacheprovider",
+                folder,
+            ])
             .env(tested.0, tested.1)
             .env("PYTHONDONTWRITEBYTECODE", "1"),
         |line| counts.pytest(line),

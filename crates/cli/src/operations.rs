@@ -14,11 +14,14 @@ use crate::{
     settings::{Given, Setting, Settings},
 };
 
+const HELP: &str = "Address of the server's listener for operations. One on another machine is reached \
+                    through the proxy of HTTPS_PROXY or ALL_PROXY, unless NO_PROXY has it or --direct is \
+                    given [default: 127.0.0.1:9080]";
+
 /// Arguments of the commands that read the status of a server.
 #[derive(clap::Args)]
 pub(crate) struct OperationsArgs {
-    /// Address of the server's listener for operations [default: 127.0.0.1:9080]
-    #[arg(long, env, value_name = "HOST:PORT")]
+    #[arg(long, env, help = HELP, value_name = "HOST:PORT")]
     operations: Option<Given<HttpAddress>>,
     #[command(flatten)]
     tls: TlsArgs,

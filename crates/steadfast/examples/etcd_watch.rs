@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run -p steadfast --example etcd_watch 127.0.0.1:2379 first-key end-of-keys
+//! cargo run -p steadfast --example etcd_watch https://etcd:2379 a z ca.pem client.pem client.key
 //! ```
 
 /// The code that `tonic-prost-build` generates from `watches/etcd.proto`.
@@ -21,8 +22,10 @@ use std::error::Error;
 use etcd::{WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion};
 use steadfast::{
     LinkOptions, Observed, Resume, Resumed,
+    dial::Dialer,
     grpc::{Connection, Grpc},
     session::{ConfigFaults, Liveness},
+    tls::TlsOptions,
     transport::Call,
 };
 
@@ -68,16 +71,25 @@ pub(crate) fn watch(
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut argument = |default: &str| arguments.next().unwrap_or_else(|| default.to_owned());
-    let server = Grpc::new(argument("127.0.0.1:2379").parse()?);
+    let mut server: Dialer = argument("127.0.0.1:2379").parse()?;
     let range = WatchCreateRequest {
         key: argument("a").into(),
         range_end: argument("z").into(),
         start_revision: 0,
         progress_notify: true,
     };
+    let mut tls = TlsOptions::default();
+    (tls.ca_file, tls.cert_file) = (
+        arguments.next().map(Into::into),
+        arguments.next().map(Into::into),
+    );
+    tls.key_file = arguments.next().map(Into::into);
+    if tls != TlsOptions::default() {
+        server = server.tls(tls.load(&[b"h2"])?);
+    }
     // Without changes, an etcd says nothing for minutes.
     let options = LinkOptions::new().configure(|config| config.liveness = Liveness::Probed);
-    let mut responses = watch(options, server, range)?;
+    let mut responses = watch(options, Grpc::with_dialer(server), range)?;
     while let Some(response) = responses.next().await {
         let response = response?;
         if response.compact_revision > 0 {

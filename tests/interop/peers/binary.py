@@ -11,10 +11,10 @@ from .waiting import TIMEOUT, until
 class OurServer:
     """`steadfast streamer serve` on a directory of its own."""
 
-    def __init__(self, binary, data, listen="127.0.0.1:0"):
+    def __init__(self, binary, data, *flags, listen="127.0.0.1:0"):
         self._binary = binary
         self._process = subprocess.Popen(
-            [binary, "streamer", "serve", "--data", data, "--listen", listen],
+            [binary, "streamer", "serve", "--data", data, "--listen", listen, *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -52,6 +52,32 @@ class OurServer:
         self._process.kill()
         self._process.wait(TIMEOUT)
         self._process.stdout.close()
+
+
+class OurPublisher:
+    """`steadfast streamer publish`, which is given its documents one after another."""
+
+    def __init__(self, binary, address, collection, *flags):
+        self._process = subprocess.Popen(
+            [binary, "streamer", "publish", "-d", "default", "-c", collection, "--addr", address, *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def publish(self, document):
+        self._process.stdin.write(json.dumps(document) + "\n")
+        self._process.stdin.flush()
+
+    def finish(self):
+        """Waits until all documents are durable."""
+        _, said = self._process.communicate(timeout=TIMEOUT)
+        assert self._process.returncode == 0, said
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait(TIMEOUT)
 
 
 class OurSubscriber:

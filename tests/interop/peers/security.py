@@ -26,10 +26,10 @@ class Authority:
             require_client_auth=clients,
         )
 
-    def identity(self, name):
-        """Writes a client's certificate and key, and returns the flags that name them."""
-        certificate = self._ca.issue_cert(name)
-        cert, key = self.directory / "client.pem", self.directory / "client.key"
+    def identity(self, *names, of="client"):
+        """Writes a certificate and key, and returns the flags of a client that name them."""
+        certificate = self._ca.issue_cert(*names)
+        cert, key = self.directory / f"{of}.pem", self.directory / f"{of}.key"
         certificate.cert_chain_pems[0].write_to_path(cert)
         certificate.private_key_pem.write_to_path(key)
         return {"cert": cert, "key": key}
