@@ -19,4 +19,4 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 /// The measurements of the shipped binary, which run it beside baselines in programs of their own.
-const SPAWNS: [&str; 4] = ["broadcast", "memory", "restore", "tls"];
+const SPAWNS: [&str; 5] = ["broadcast", "memory", "proxy", "restore", "tls"];

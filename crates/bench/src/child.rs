@@ -85,11 +85,21 @@ impl Child {
     /// # Errors
     ///
     /// If the process does not start, or ends before it is ready.
-    pub fn start<S: AsRef<std::ffi::OsStr>>(
+    pub fn start_own<S: AsRef<std::ffi::OsStr>>(
         arguments: impl IntoIterator<Item = S>,
     ) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(arguments)
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments);
+        Self::start(command)
+    }
+
+    /// Starts a program and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Child::start_own`].
+    pub fn start(mut command: Command) -> Result<Self> {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

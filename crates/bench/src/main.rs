@@ -27,9 +27,6 @@ struct Args {
     /// Leave out the measurements that take long: a million subscriptions, memory, clients
     #[arg(long)]
     quick: bool,
-    /// Seconds that the measured proxy waits for an agent's response
-    #[arg(long, default_value_t = 2, hide = true)]
-    deadline: u64,
     /// The arguments of a measured server
     #[arg(last = true, hide = true)]
     arguments: Vec<String>,
@@ -62,9 +59,6 @@ enum Subject {
     RecorderProcess,
     /// A proxy with a thousand agents
     Proxy,
-    /// The measured proxy in a separate process
-    #[value(hide = true)]
-    ProxyProcess,
     /// The measured Streamer server in a separate process
     #[value(hide = true)]
     StreamerProcess,
@@ -84,7 +78,6 @@ fn main() -> Result<()> {
         Subject::Restore => restore::run(args.quick)?,
         Subject::RecorderProcess => return recorder::resident::process(),
         Subject::Proxy => proxy::run()?,
-        Subject::ProxyProcess => return proxy::process::serve(args.deadline),
         Subject::Tls => broadcast::tls::run()?,
         Subject::StreamerProcess => return streamer::serve(&args.arguments),
     };

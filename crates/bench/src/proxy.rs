@@ -5,7 +5,7 @@
 //! the same responses with `prost` and nothing else, the least that a proxy of stock parts needs.
 
 mod agents;
-pub(crate) mod process;
+mod process;
 mod windows;
 
 use std::{
@@ -34,8 +34,8 @@ use self::{
 };
 use crate::target::load_runtime;
 
-pub(crate) const AGENTS: usize = 1_000;
-pub(crate) const METRICS: usize = 1_000;
+const AGENTS: usize = 1_000;
+const METRICS: usize = 1_000;
 
 /// The interval between scrapes of the proxy.
 const INTERVAL: Duration = Duration::from_secs(10);

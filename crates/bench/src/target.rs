@@ -206,7 +206,7 @@ pub(crate) fn load_runtime() -> io::Result<Runtime> {
 }
 
 /// Returns the path of a program that was built together with this one.
-fn beside(name: &str) -> Result<PathBuf> {
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
     ensure!(
         path.exists(),

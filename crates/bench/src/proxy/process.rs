@@ -1,32 +1,11 @@
-//! The measured proxy in a separate process.
+//! The measured proxy: the shipped binary, because an allocator decides about the memory.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::Command};
 
 use anyhow::{Context as _, Result};
-use steadfast_bench::{
-    child::{Child, wait_for_end},
-    measure::memory_mib,
-};
-use steadfast_fodc_proxy::{Config, Proxy};
-use tokio::runtime;
+use steadfast_bench::{child::Child, measure::memory_mib};
 
-use super::AGENTS;
-
-/// Runs the proxy until the parent ends it.
-pub(crate) fn serve(deadline: u64) -> Result<()> {
-    let mut config = Config::default();
-    config.grpc_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.http_listen = config.grpc_listen;
-    config.max_agents = AGENTS;
-    config.agent_deadline = Duration::from_secs(deadline);
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let proxy = runtime.block_on(Proxy::start(config))?;
-    let addresses = format!("{} {}", proxy.grpc_address(), proxy.http_address());
-    wait_for_end(&addresses)
-}
+use crate::target::beside;
 
 /// The parent's handle of the process. Dropping it ends the process.
 pub(super) struct Process {
@@ -38,11 +17,17 @@ pub(super) struct Process {
 impl Process {
     /// Starts the proxy with this many seconds for an agent's response.
     pub(super) fn start(deadline: u64) -> Result<Self> {
-        let child = Child::start(["proxy-process", "--deadline", &deadline.to_string()])?;
-        let (grpc, http) = child
-            .ready_line()
-            .split_once(' ')
-            .context("the proxy process printed no addresses")?;
+        let mut command = Command::new(beside("steadfast")?);
+        command.args(["fodc", "proxy", "--stop-with-stdin"]);
+        for listener in ["--grpc-listen-addr", "--http-listen-addr"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        command.arg(format!("--agent-deadline={deadline}s"));
+        let child = Child::start(command)?;
+        let addresses = child.ready_line().strip_prefix("ready ");
+        let (grpc, http) = addresses
+            .and_then(|addresses| addresses.split_once(' '))
+            .with_context(|| format!("the proxy printed {:?}", child.ready_line()))?;
         let (grpc, http) = (grpc.parse()?, http.parse()?);
         Ok(Self { child, grpc, http })
     }

@@ -112,7 +112,7 @@ impl Process {
         let directory = directory.to_str().context("a directory that is no text")?;
         let (address, events) = (address.to_string(), events.to_string());
         let arguments = ["streamer-process", "--", name, &address, &events, directory];
-        let child = Child::start(arguments)?;
+        let child = Child::start_own(arguments)?;
         let address = child.ready_line().parse().context("no address")?;
         Ok(Self { child, address })
     }
