@@ -117,6 +117,7 @@ fn tests() -> Result<BTreeMap<String, BTreeSet<String>>> {
             "crates/",
             "xtask/src/",
             "tests/interop/",
+            "tests/console/",
         ];
         let languages = ["rs", "py", "js"];
         let is_source = languages.iter().any(|language| source::is(path, language));

@@ -40,9 +40,9 @@ enum Task {
     },
     /// Run the quick checks for work in progress: format, clippy, unit tests
     Check,
-    /// Run all tests: unit, integration, documentation, the Python peers and the JavaScript client
+    /// Run all tests: unit, integration, documentation, the Python peers, the JavaScript client and the console
     Test {
-        /// Skip the Python peers and the JavaScript client
+        /// Skip the Python peers, the JavaScript client and the console
         #[arg(long)]
         no_interop: bool,
     },
@@ -101,6 +101,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Test the console of the gateway in a Chromium of the system's packages
+    Console {
+        /// Write the screenshots of docs/screenshots instead
+        #[arg(long)]
+        screenshots: bool,
+    },
     /// Measure the line coverage of the session, the link and the Streamer client
     Coverage {
         /// List the lines that no test reaches
@@ -135,6 +141,12 @@ fn main() -> Result<()> {
         Task::Bench { args } => bench::run(&args),
         Task::Chaos { test } => chaos::run(test),
         Task::RemoteRead { args } => test::remote_read(&args),
+        Task::Console { screenshots } => {
+            let mut counts = test::Counts::default();
+            let result = test::console(screenshots, &mut counts);
+            println!("{} passed, {} failed", counts.passed, counts.failed);
+            result
+        }
         Task::Coverage { uncovered } => coverage::run(uncovered),
     }
 }

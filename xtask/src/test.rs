@@ -10,6 +10,8 @@ const INTEROP: &str = "tests/interop";
 
 /// Compares the agent's remote read with a Prometheus.
 const REMOTE_READ: &str = "tests/remote_read/check.py";
+/// Uses the console of the gateway in a Chromium.
+const CONSOLE: &str = "tests/console";
 /// Compares our parser of the text formats with that of another project.
 const EXPOSITION: &str = "tests/exposition";
 
@@ -28,8 +30,7 @@ pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
     )?;
     if interop {
         // After a failure as well, so that one run shows all of them.
-        process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
-        let binary = process::target().join("debug/steadfast");
+        let binary = binary()?;
         passed &= javascript::run(&binary, |line| counts.node(line))?;
         passed &= pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)?;
         passed &= python_parsers(counts)?;
@@ -73,10 +74,33 @@ pub(crate) fn write_transitions() -> Result<()> {
     )
 }
 
+/// Builds the binary and returns its path.
+fn binary() -> Result<PathBuf> {
+    process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
+    Ok(process::target().join("debug/steadfast"))
+}
+
+/// Tests the console in a Chromium, or writes its screenshots to `docs/screenshots`.
+pub(crate) fn console(screenshots: bool, counts: &mut Counts) -> Result<()> {
+    if screenshots {
+        let mut write = Command::new(test_environment(CONSOLE)?);
+        write.current_dir(process::root());
+        write.arg(format!("{CONSOLE}/screenshots.py"));
+        return process::run(write.env("STEADFAST_BINARY", binary()?));
+    }
+    if console_in_chromium(counts)? {
+        return Ok(());
+    }
+    bail!("a test failed")
+}
+
+fn console_in_chromium(counts: &mut Counts) -> Result<bool> {
+    pytest(CONSOLE, ("STEADFAST_BINARY", binary()?), counts)
+}
+
 /// Compares the agent's remote read with a Prometheus of the system's packages.
 pub(crate) fn remote_read(args: &[impl AsRef<OsStr>]) -> Result<()> {
-    process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;
-    let binary = process::target().join("debug/steadfast");
+    let binary = binary()?;
     let mut check = Command::new("python3");
     check
         .current_dir(process::root())
@@ -96,11 +120,8 @@ fn python_parsers(counts: &mut Counts) -> Result<bool> {
 
 /// Runs the Python tests of a folder. The variable names the program under test.
 fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<bool> {
-    let name = folder.rsplit('/').next().unwrap_or(folder);
-    let requirements = format!("{folder}/requirements.txt");
-    let bin = python::environment(name, &["--requirement", &requirements])?;
     process::watch(
-        Command::new(bin.join("python"))
+        Command::new(test_environment(folder)?)
             .current_dir(process::root())
             // Without the cache and bytecode, the run leaves no files beside the sources.
             // With the reasons of what was skipped: a program may be missing.
@@ -117,6 +138,14 @@ fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<
             .env("PYTHONDONTWRITEBYTECODE", "1"),
         |line| counts.pytest(line),
     )
+}
+
+/// Returns the Python that has the packages of a folder of tests.
+fn test_environment(folder: &str) -> Result<PathBuf> {
+    let name = folder.rsplit('/').next().unwrap_or(folder);
+    let requirements = format!("{folder}/requirements.txt");
+    let bin = python::environment(name, &["--requirement", &requirements])?;
+    Ok(bin.join("python"))
 }
 
 impl Counts {

@@ -60,12 +60,14 @@ export function eachFrame(draw) {
 export function table(id, headings, rows, empty) {
   const target = by(id);
   if (!target.tHead) {
+    // The last column has what is longest. Widths do not depend on the rows, so that columns stay.
     const cells = headings.map((text) => element("th", { scope: "col" }, text));
+    cells.at(-1).className = "wide";
     target.append(element("thead", {}, element("tr", {}, ...cells)), element("tbody"));
   }
   const lines = rows.length > 0 ? rows : [[empty]];
   const made = lines.map((cells) => {
-    const row = cells.map((text) => element("td", {}, text));
+    const row = cells.map((text) => element("td", { title: text }, text));
     if (rows.length === 0) row[0].colSpan = headings.length;
     return element("tr", {}, ...row);
   });

@@ -3,6 +3,7 @@
 import { startConnection } from "./connection.js";
 import { startConnections } from "./connections.js";
 import { startCut } from "./cut.js";
+import { by } from "./dom.js";
 import { startLog } from "./log.js";
 import { startPublish } from "./publish.js";
 import { startShortcuts } from "./shortcuts.js";
@@ -18,6 +19,8 @@ startWatch();
 startCut();
 startConnections();
 startLog();
+// Shown when it is complete: what is added to a page that is shown moves what stands below.
+by("main").hidden = false;
 startTabs();
 startStatus();
 startShortcuts();

@@ -17,7 +17,7 @@ const FAMILIES: [(&str, usize); 16] = [
     // What the JavaScript client promises.
     ("js:J", 16),
     // What an operator of the Streamer meets.
-    ("ops:O", 19),
+    ("ops:O", 21),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),
