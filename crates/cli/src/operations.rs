@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hyper::body::Bytes;
 use steadfast::{CallCredentials, dial::Dialer};
+use steadfast_gateway::Status;
 use steadfast_streamer::server::operations::Report;
 
 use crate::{
@@ -31,7 +32,7 @@ pub(crate) struct OperationsArgs {
 
 /// The address of a listener for pages: a host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct HttpAddress(String);
+pub(crate) struct HttpAddress(String);
 
 impl Setting for HttpAddress {
     fn from_text(text: &str) -> Result<Self, String> {
@@ -55,21 +56,53 @@ pub(crate) struct Operations {
 impl OperationsArgs {
     pub(crate) fn resolve(self, settings: &mut Settings) -> Operations {
         let here = HttpAddress("127.0.0.1:9080".to_owned());
-        let HttpAddress(address) = settings.get_or(self.operations, here);
+        let address = settings.get_or(self.operations, here);
         let credentials = self.credentials.into_credentials(settings);
+        Operations::new(address, self.tls, credentials, settings)
+    }
+
+    /// Returns the gateway at this address in place of the listener for operations.
+    pub(crate) fn resolve_gateway(
+        self,
+        gateway: HttpAddress,
+        settings: &mut Settings,
+    ) -> Operations {
+        let credentials = self.credentials.into_credentials(settings);
+        Operations::new(gateway, self.tls, credentials, settings)
+    }
+}
+
+impl Operations {
+    fn new(
+        HttpAddress(address): HttpAddress,
+        tls: TlsArgs,
+        credentials: CallCredentials,
+        settings: &mut Settings,
+    ) -> Self {
         let server = ServerAddress::local(&address);
-        let dialer = self
-            .tls
-            .apply(server, b"http/1.1", "operations", &credentials, settings);
-        Operations {
+        let dialer = tls.apply(server, b"http/1.1", "operations", &credentials, settings);
+        Self {
             address,
             dialer,
             credentials,
         }
     }
-}
 
-impl Operations {
+    /// Returns the figures of a gateway.
+    pub(crate) async fn gateway_status(&self, limit: Duration) -> anyhow::Result<Status> {
+        let address = &self.address;
+        let body = http::fetch(&self.dialer, address, "/v1/status", &self.credentials, limit)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot read the status; {address} must be a gateway (--gateway); if it has a \
+                     policy (--access), the status needs the token of an administrator (--token-file)"
+                )
+            })?;
+        serde_json::from_slice(&body)
+            .with_context(|| format!("{address}/v1/status is not the status of a gateway"))
+    }
+
     /// Returns the status as the server sent it, and its content.
     pub(crate) async fn status(&self, limit: Duration) -> anyhow::Result<(Bytes, Report)> {
         let address = &self.address;

@@ -15,12 +15,15 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, anyhow};
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures_util::{
     FutureExt as _, StreamExt as _,
     future::{Fuse, FusedFuture as _},
 };
 use ratatui::{DefaultTerminal, buffer::Buffer, layout::Rect};
+use steadfast_gateway::{GatewayStatus, Status};
+use steadfast_streamer::server::operations::Report;
 use tokio::{
     select,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -29,21 +32,79 @@ use tokio_util::sync::CancellationToken;
 
 use self::model::Model;
 use crate::{
-    operations::{Operations, OperationsArgs},
+    operations::{HttpAddress, Operations, OperationsArgs},
     output,
-    settings::Settings,
+    settings::{Given, Settings},
 };
 
 /// Arguments of `top`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    /// Address of a gateway, to be read in place of --operations: it has its own figures and those of its
+    /// server
+    #[arg(long, env, value_name = "HOST:PORT")]
+    gateway: Option<Given<HttpAddress>>,
     #[command(flatten)]
     operations: OperationsArgs,
 }
 
+/// What is read.
+enum Source {
+    Server(Operations),
+    Gateway(Operations),
+}
+
+/// What a source tells: each part, or the reason why it is missing.
+struct Reading {
+    report: anyhow::Result<Report>,
+    gateway: Option<GatewayStatus>,
+}
+
+impl Source {
+    async fn read(&self) -> Reading {
+        let gateway = match self {
+            Self::Server(operations) => {
+                let status = operations.status(TIMEOUT).await;
+                return Reading {
+                    report: status.map(|(_, report)| report),
+                    gateway: None,
+                };
+            }
+            Self::Gateway(operations) => operations.gateway_status(TIMEOUT).await,
+        };
+        let Status {
+            gateway,
+            streamer,
+            problem,
+            ..
+        } = match gateway {
+            Ok(status) => status,
+            Err(error) => {
+                return Reading {
+                    report: Err(error),
+                    gateway: None,
+                };
+            }
+        };
+        let report = match streamer {
+            Some(json) => serde_json::from_str(json.get()).context("the status of the server"),
+            None => Err(anyhow!(problem.unwrap_or_default())),
+        };
+        Reading {
+            report,
+            gateway: Some(gateway),
+        }
+    }
+
+    fn address(&self) -> String {
+        let (Self::Server(source) | Self::Gateway(source)) = self;
+        source.address.clone()
+    }
+}
+
 const EXAMPLES: &str =
-    "Keys: j k next and previous row, 1 2 3 lists, enter details, / filter, s sort, ? help, q quit.
+    "Keys: j k next and previous row, 1 2 3 4 lists, enter details, / filter, s sort, ? help, q quit.
 Where the output is not a terminal, one report is printed.
 
 Exit status: 0, or 1 if the output is not a terminal and the server does not answer or is not ready.
@@ -51,6 +112,7 @@ Exit status: 0, or 1 if the output is not a terminal and the server does not ans
 Examples:
   steadfast top
   steadfast top --operations db-0:9080 --token-file admin.token
+  steadfast top --gateway gateway-0:8080
   steadfast top | head -8";
 
 /// The time between two readings.
@@ -66,27 +128,32 @@ pub(crate) async fn run(
     mut settings: Settings,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let operations = args.operations.resolve(&mut settings);
+    let source = match settings.get(args.gateway) {
+        Some(gateway) => Source::Gateway(args.operations.resolve_gateway(gateway, &mut settings)),
+        None => Source::Server(args.operations.resolve(&mut settings)),
+    };
     settings.finish()?;
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        return report(&operations).await;
+        return report(&source).await;
     }
     let mut terminal = ratatui::try_init()?;
-    let shown = watch(&operations, &mut terminal, stop).await;
+    let shown = watch(&source, &mut terminal, stop).await;
     ratatui::try_restore()?;
     shown.map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints one report. Rates need two readings.
-async fn report(operations: &Operations) -> anyhow::Result<ExitCode> {
+async fn report(source: &Source) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    let mut model = Model::new(operations.address.clone());
-    let (_, first) = operations.status(TIMEOUT).await?;
-    model.on_status(began.elapsed(), Ok(first));
-    sleep(INTERVAL).await;
-    let (_, second) = operations.status(TIMEOUT).await?;
-    let is_ready = second.state == "ready";
-    model.on_status(began.elapsed(), Ok(second));
+    let mut model = Model::new(source.address());
+    let mut is_ready = false;
+    for pause in [Duration::ZERO, INTERVAL] {
+        sleep(pause).await;
+        let Reading { report, gateway } = source.read().await;
+        let report = report?;
+        is_ready = report.state == "ready";
+        model.on_status(began.elapsed(), Ok(report), gateway);
+    }
     let mut buf = Buffer::empty(REPORT);
     view::draw_report(&mut model, REPORT, &mut buf);
     output::text(&view::text(&buf))?;
@@ -94,12 +161,12 @@ async fn report(operations: &Operations) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(
-    operations: &Operations,
+    source: &Source,
     terminal: &mut DefaultTerminal,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    let mut model = Model::new(operations.address.clone());
+    let mut model = Model::new(source.address());
     let mut keys = EventStream::new();
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,12 +188,12 @@ async fn watch(
                 Some(_) => {}
             },
             _ = ticks.tick() => if reading.is_terminated() {
-                reading.set(operations.status(TIMEOUT).fuse());
+                reading.set(source.read().fuse());
             },
-            status = &mut reading, if !reading.is_terminated() => {
-                let status = status.map(|(_, report)| report);
-                let status = status.map_err(|error| output::causes(&error).last().cloned().unwrap_or_default());
-                model.on_status(began.elapsed(), status);
+            read = &mut reading, if !reading.is_terminated() => {
+                let Reading { report, gateway } = read;
+                let last_cause = |error| output::causes(&error).pop().unwrap_or_default();
+                model.on_status(began.elapsed(), report.map_err(last_cause), gateway);
             }
         }
     }

@@ -21,6 +21,10 @@ pub mod upstream;
 mod websocket;
 
 pub use self::{
-    limits::Limits, operations::Operations, options::GatewayOptions, server::Gateway,
-    status::StreamerStatus, upstream::UpstreamOptions,
+    limits::Limits,
+    operations::Operations,
+    options::GatewayOptions,
+    server::Gateway,
+    status::{GatewayStatus, SocketStatus, Status, StreamerStatus},
+    upstream::UpstreamOptions,
 };

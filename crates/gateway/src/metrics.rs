@@ -182,13 +182,13 @@ impl Metrics {
         &self,
         connections: &OpenConnections,
         connected: usize,
-    ) -> BTreeMap<&'static str, u64> {
+    ) -> BTreeMap<String, u64> {
         let figures = self.figures(connections, connected).into_iter();
         let mut all: BTreeMap<_, _> = figures
-            .map(|(name, _, _, value)| (name.trim_end_matches("_total"), value))
+            .map(|(name, _, _, value)| (name.trim_end_matches("_total").to_owned(), value))
             .collect();
         let sockets = self.sockets.iter().map(|kind| kind.load(Relaxed));
-        all.insert("sockets", sockets.sum());
+        all.insert("sockets".to_owned(), sockets.sum());
         all
     }
 

@@ -14,7 +14,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use steadfast_net::OpenConnections;
 use steadfast_streamer::server::operations::StatusReader;
@@ -57,44 +57,58 @@ impl fmt::Debug for StreamerStatus {
     }
 }
 
-/// The response.
-#[derive(Serialize)]
-struct Status {
-    gateway: GatewayStatus,
-    /// The status of the Streamer (docs/operations.md).
-    streamer: Option<Box<RawValue>>,
+/// The response to `GET /v1/status` (docs/protocol-gateway.md).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The gateway itself.
+    pub gateway: GatewayStatus,
+    /// The status of the Streamer: `steadfast_streamer::server::operations::Report`.
+    pub streamer: Option<Box<RawValue>>,
     /// The reason why there is no status of the Streamer.
-    problem: Option<String>,
+    pub problem: Option<String>,
 }
 
-/// The gateway itself.
-#[derive(Serialize)]
+/// The figures of a gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct GatewayStatus {
-    version: &'static str,
-    server: String,
+#[non_exhaustive]
+pub struct GatewayStatus {
+    /// The version of the gateway.
+    pub version: String,
+    /// The name of the gateway process.
+    pub server: String,
     /// `ready`, `draining` or `disconnected`.
-    state: &'static str,
-    uptime_seconds: f64,
+    pub state: String,
+    /// The time since the start, in seconds.
+    pub uptime_seconds: f64,
     /// All single numbers, by the name of their metric without prefix and `_total`.
-    figures: BTreeMap<&'static str, u64>,
+    pub figures: BTreeMap<String, u64>,
     /// The sockets that were opened last, the newest first.
-    sockets: Vec<SocketStatus>,
+    pub sockets: Vec<SocketStatus>,
     /// The number of all others.
-    other_sockets: usize,
+    pub other_sockets: usize,
 }
 
-/// A socket.
-#[derive(Serialize)]
+/// A socket of a gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct SocketStatus {
-    socket: u64,
-    protocol: &'static str,
-    peer: Option<IpAddr>,
-    principal: Option<String>,
-    subscriptions: u32,
-    items: u64,
-    open_seconds: f64,
+#[non_exhaustive]
+pub struct SocketStatus {
+    /// The number of the socket since the start of the gateway.
+    pub socket: u64,
+    /// `classic`, `v1` or `sse`.
+    pub protocol: String,
+    /// The address of the peer.
+    pub peer: Option<IpAddr>,
+    /// The principal, while the client has valid credentials.
+    pub principal: Option<String>,
+    /// The number of subscriptions.
+    pub subscriptions: u32,
+    /// The items that were passed on since the socket was opened.
+    pub items: u64,
+    /// The time since then, in seconds.
+    pub open_seconds: f64,
 }
 
 /// The sockets that are shown one by one.
@@ -173,7 +187,7 @@ impl GatewayStatus {
             let figures = &signals.figures;
             SocketStatus {
                 socket,
-                protocol: figures.kind.name(),
+                protocol: figures.kind.name().to_owned(),
                 peer: figures.address,
                 principal: figures.principal().map(|name| name.to_string()),
                 subscriptions: figures.subscriptions.load(Relaxed),
@@ -182,9 +196,9 @@ impl GatewayStatus {
             }
         });
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             server: shared.server.to_string(),
-            state,
+            state: state.to_owned(),
             uptime_seconds: shared.started.elapsed().as_secs_f64(),
             figures: shared.metrics.all(connections, connected),
             sockets: sockets.collect(),

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use steadfast_gateway::{GatewayStatus, SocketStatus};
 use steadfast_streamer::server::operations::{ExpensiveFilter, LagBucket, Report, SlowStream};
 
 use crate::{
@@ -15,6 +16,7 @@ pub(super) enum List {
     Streams,
     Filters,
     Lags,
+    Sockets,
 }
 
 /// A column of a list.
@@ -42,7 +44,8 @@ pub(super) struct Cell {
     number: f64,
 }
 
-pub(super) const LISTS: [List; 3] = [List::Streams, List::Filters, List::Lags];
+/// All lists; the sockets of a gateway are the last one.
+pub(super) const LISTS: [List; 4] = [List::Streams, List::Filters, List::Lags, List::Sockets];
 
 const fn figure(title: &'static str, width: u16) -> Column {
     Column {
@@ -76,6 +79,14 @@ const FILTERS: [Column; 5] = [
     text("collection", 24),
     text("filter", 60),
 ];
+const SOCKETS: [Column; 6] = [
+    figure("items", 11),
+    figure("subscriptions", 13),
+    figure("open for", 12),
+    text("protocol", 8),
+    text("peer", 20),
+    text("principal", 30),
+];
 const LAGS: [Column; 2] = [figure("lag up to", 14), figure("streams", 12)];
 
 impl List {
@@ -84,6 +95,7 @@ impl List {
             Self::Streams => "slowest streams",
             Self::Filters => "expensive filters",
             Self::Lags => "streams by lag",
+            Self::Sockets => "newest sockets",
         }
     }
 
@@ -92,6 +104,7 @@ impl List {
             Self::Streams => &STREAMS,
             Self::Filters => &FILTERS,
             Self::Lags => &LAGS,
+            Self::Sockets => &SOCKETS,
         }
     }
 
@@ -101,15 +114,27 @@ impl List {
             Self::Streams => "none: every subscriber is live and has taken everything",
             Self::Filters => "none: no filter had to be evaluated yet",
             Self::Lags => "none: the server has no streams by their lag",
+            Self::Sockets => "none: no client is connected to the gateway",
         }
     }
 
     /// Returns the rows in the order of the status.
-    pub(super) fn rows(self, report: &Report) -> Vec<Row> {
+    pub(super) fn rows(self, report: Option<&Report>, gateway: Option<&GatewayStatus>) -> Vec<Row> {
+        let report = report.into_iter();
         match self {
-            Self::Streams => report.slowest_streams.iter().map(stream).collect(),
-            Self::Filters => report.expensive_filters.iter().map(filter).collect(),
-            Self::Lags => report.lags.iter().map(lag).collect(),
+            Self::Streams => report
+                .flat_map(|it| &it.slowest_streams)
+                .map(stream)
+                .collect(),
+            Self::Filters => report
+                .flat_map(|it| &it.expensive_filters)
+                .map(filter)
+                .collect(),
+            Self::Lags => report.flat_map(|it| &it.lags).map(lag).collect(),
+            Self::Sockets => {
+                let sockets = gateway.into_iter().flat_map(|it| &it.sockets);
+                sockets.map(socket).collect()
+            }
         }
     }
 }
@@ -227,6 +252,36 @@ fn lag(bucket: &LagBucket) -> Row {
         cells: vec![
             Cell::number(text, max),
             Cell::number(streams, bucket.streams as f64),
+        ],
+    }
+}
+
+fn socket(socket: &SocketStatus) -> Row {
+    let peer = socket
+        .peer
+        .map_or("unknown".to_owned(), |peer| peer.to_string());
+    let principal = shown(socket.principal.as_deref().unwrap_or("not authenticated"));
+    let (items, open_for) = (grouped(socket.items), seconds(socket.open_seconds));
+    let subscriptions = grouped(socket.subscriptions.into());
+    let protocol = shown(&socket.protocol);
+    Row {
+        key: socket.socket.to_string(),
+        details: vec![
+            ("socket", socket.socket.to_string()),
+            ("protocol", protocol.clone()),
+            ("peer", peer.clone()),
+            ("principal", principal.clone()),
+            ("subscriptions", subscriptions.clone()),
+            ("items", items.clone()),
+            ("open for", open_for.clone()),
+        ],
+        cells: vec![
+            Cell::number(items, socket.items as f64),
+            Cell::number(subscriptions, socket.subscriptions.into()),
+            Cell::number(open_for, socket.open_seconds),
+            Cell::text(protocol),
+            Cell::text(peer),
+            Cell::text(principal),
         ],
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use steadfast_gateway::GatewayStatus;
 use steadfast_streamer::server::operations::Report;
 
 use super::{
@@ -16,6 +17,8 @@ pub(super) struct Model {
     pub(super) address: String,
     pub(super) report: Option<Report>,
     pub(super) rates: Rates,
+    pub(super) gateway: Option<GatewayStatus>,
+    pub(super) gateway_rates: Rates,
     pub(super) away: Option<Away>,
     pub(super) list: List,
     pub(super) mode: Mode,
@@ -54,6 +57,8 @@ impl Model {
             address,
             report: None,
             rates: Rates::default(),
+            gateway: None,
+            gateway_rates: Rates::default(),
             away: None,
             list: List::Streams,
             mode: Mode::Browse,
@@ -64,19 +69,38 @@ impl Model {
         }
     }
 
-    /// Takes the status that arrived at a time, or the reason why there is none.
-    pub(super) fn on_status(&mut self, now: Duration, status: Result<Report, String>) {
+    /// Takes the status that arrived at a time, or the reason why there is none, and that of a gateway.
+    pub(super) fn on_status(
+        &mut self,
+        now: Duration,
+        status: Result<Report, String>,
+        gateway: Option<GatewayStatus>,
+    ) {
+        if let Some(gateway) = gateway {
+            let figures = &gateway.figures;
+            self.gateway_rates.add(now, &gateway.server, figures);
+            self.gateway = Some(gateway);
+        }
         match status {
             Ok(report) => {
                 self.away = None;
                 self.rates.add(now, &report.server_id, &report.figures);
                 self.report = Some(report);
-                self.follow_selection();
             }
             Err(reason) => {
                 let since = self.away.as_ref().map_or(now, |away| away.since);
                 self.away = Some(Away { since, reason });
             }
+        }
+        self.follow_selection();
+    }
+
+    /// The lists that can be shown: sockets are those of a gateway.
+    pub(super) fn lists(&self) -> &'static [List] {
+        if self.gateway.is_some() {
+            &LISTS
+        } else {
+            &LISTS[..LISTS.len() - 1]
         }
     }
 
@@ -131,8 +155,13 @@ impl Model {
                 self.follow_selection();
             }
             KeyCode::Tab | KeyCode::Right => self.show(self.position() + 1),
-            KeyCode::BackTab | KeyCode::Left => self.show(self.position() + LISTS.len() - 1),
-            KeyCode::Char(digit @ '1'..='3') => self.show(digit as usize - '1' as usize),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.position() + self.lists().len() - 1),
+            KeyCode::Char(digit @ '1'..='9') => {
+                let position = digit as usize - '1' as usize;
+                if position < self.lists().len() {
+                    self.show(position);
+                }
+            }
             _ => {}
         }
         true
@@ -144,7 +173,8 @@ impl Model {
     }
 
     fn show(&mut self, position: usize) {
-        self.list = LISTS[position % LISTS.len()];
+        let lists = self.lists();
+        self.list = lists[position % lists.len()];
         self.select(0);
     }
 
@@ -165,11 +195,8 @@ impl Model {
 
     /// Returns the rows of the list that contain the filter, in their order.
     pub(super) fn rows(&self) -> Vec<Row> {
-        let Some(report) = &self.report else {
-            return Vec::new();
-        };
         let wanted = self.filter.to_lowercase();
-        let mut rows = self.list.rows(report);
+        let mut rows = self.list.rows(self.report.as_ref(), self.gateway.as_ref());
         rows.retain(|row| {
             let mut cells = row.cells.iter();
             cells.any(|cell| cell.text.to_lowercase().contains(&wanted))

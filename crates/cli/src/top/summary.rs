@@ -1,5 +1,6 @@
 //! The figures above the list of `steadfast top`.
 
+use steadfast_gateway::GatewayStatus;
 use steadfast_streamer::server::operations::Report;
 
 use super::{model::Model, rates::Rates};
@@ -10,8 +11,11 @@ use crate::{
 
 /// Returns the lines, each with its name.
 pub(super) fn lines(model: &Model) -> Vec<(&'static str, String)> {
+    let gateway = model.gateway.as_ref();
+    let gateway = gateway.map(|it| ("gateway", gateway_line(it, &model.gateway_rates)));
     let Some(report) = &model.report else {
-        return vec![("server", format!("{}, not reached yet", model.address))];
+        let server = format!("{}, not reached yet", model.address);
+        return [("server", server)].into_iter().chain(gateway).collect();
     };
     let figures = Figures {
         report,
@@ -34,8 +38,29 @@ pub(super) fn lines(model: &Model) -> Vec<(&'static str, String)> {
         ("recovery", figures.recovery()),
         ("log", figures.log()),
     ]);
+    lines.extend(gateway);
     lines.extend(report.problems.iter().map(|it| ("problem", shown(it))));
     lines
+}
+
+fn gateway_line(gateway: &GatewayStatus, rates: &Rates) -> String {
+    let count = |name| grouped(gateway.figures.get(name).copied().unwrap_or(0));
+    format!(
+        "{}, up {}: {} sockets with {} subscriptions; {} items, {} published",
+        shown(&gateway.state),
+        seconds(gateway.uptime_seconds),
+        count("sockets"),
+        count("subscriptions"),
+        rate(rates, "items"),
+        rate(rates, "published"),
+    )
+}
+
+fn rate(rates: &Rates, name: &str) -> String {
+    let rate = rates.per_second(name);
+    rate.map_or("—".to_owned(), |rate| {
+        format!("{}/s", grouped(rate.round() as u64))
+    })
 }
 
 struct Figures<'a> {
@@ -53,10 +78,7 @@ impl Figures<'_> {
     }
 
     fn rate(&self, name: &str) -> String {
-        let rate = self.rates.per_second(name);
-        rate.map_or("—".to_owned(), |rate| {
-            format!("{}/s", grouped(rate.round() as u64))
-        })
+        rate(self.rates, name)
     }
 
     fn rates_line(&self) -> String {

@@ -52,7 +52,7 @@ fn report(server: &str, seconds: u64) -> Report {
 fn model(seconds: u64) -> Model {
     let mut model = Model::new("127.0.0.1:9080".to_owned());
     for second in 0..seconds {
-        model.on_status(Duration::from_secs(second), Ok(report("a", second)));
+        model.on_status(Duration::from_secs(second), Ok(report("a", second)), None);
     }
     model
 }
@@ -109,31 +109,64 @@ fn server_that_is_away_is_shown_with_the_time_and_the_reason() {
         model.on_status(
             Duration::from_secs(second),
             Err("connection refused".to_owned()),
+            None,
         );
     }
     let shown = screen(&model, 10, (100, 16)).to_string();
-    let expected = "no response for 7.0 s: connection refused; still trying";
+    let expected = "no figures for 7.0 s: connection refused; still trying";
     assert!(shown.contains(expected), "{shown}");
     assert!(
         shown.contains("1 200/s events"),
         "the last figures stay: {shown}"
     );
     // Another process under the same address: its counters are not compared with the old ones.
-    model.on_status(Duration::from_secs(11), Ok(report("b", 0)));
+    model.on_status(Duration::from_secs(11), Ok(report("b", 0)), None);
     let shown = screen(&model, 11, (100, 16)).to_string();
     assert!(
-        !shown.contains("no response") && shown.contains("— events"),
+        !shown.contains("no figures") && shown.contains("— events"),
         "{shown}"
     );
 }
 
 #[test]
+fn gateway_has_a_line_of_its_own_and_a_list_of_sockets() {
+    let gateway = |seconds: u64| {
+        serde_json::from_value(json!({
+            "version": "0.1.0", "server": "g", "state": "disconnected", "uptimeSeconds": 60 + seconds,
+            "figures": {"sockets": 2, "subscriptions": 5, "items": 70 * seconds, "published": seconds},
+            "sockets": [
+                {"socket": 12, "protocol": "v1", "peer": "10.0.0.7", "principal": "token:\u{202e}app",
+                    "subscriptions": 4, "items": 900, "openSeconds": 33.0},
+                {"socket": 9, "protocol": "classic", "peer": null, "principal": null,
+                    "subscriptions": 1, "items": 20, "openSeconds": 400.5}
+            ],
+            "otherSockets": 0
+        }))
+        .unwrap()
+    };
+    // Without a gateway there is no fourth list.
+    let mut model = model(2);
+    press(&mut model, &[KeyCode::Char('4')]);
+    assert_eq!(peers(&model).0, ["7", "8", "9"]);
+    // The gateway responds, and has no status of the server.
+    for second in 2..4 {
+        let reason = "not connected".to_owned();
+        let now = Duration::from_secs(second);
+        model.on_status(now, Err(reason), Some(gateway(second)));
+    }
+    press(&mut model, &[KeyCode::BackTab]);
+    insta::assert_snapshot!("gateway", screen(&model, 4, (110, 18)));
+    press(&mut model, &[KeyCode::Tab]);
+    assert_eq!(peers(&model).0, ["7", "8", "9"]);
+}
+
+#[test]
 fn server_that_was_never_there_is_named() {
     let mut model = Model::new("db-0:9080".to_owned());
-    model.on_status(Duration::ZERO, Err("connection refused".to_owned()));
+    model.on_status(Duration::ZERO, Err("connection refused".to_owned()), None);
     let shown = screen(&model, 2, (80, 10)).to_string();
     assert!(shown.contains("db-0:9080, not reached yet"), "{shown}");
-    assert!(shown.contains("no response for 2.0 s"), "{shown}");
+    assert!(shown.contains("no figures for 2.0 s"), "{shown}");
 }
 
 #[test]
@@ -144,7 +177,7 @@ fn selection_stays_with_its_row_when_the_order_changes() {
     assert_eq!(peers(&model).1, "8");
     let mut next = report("a", 3);
     next.slowest_streams.swap(0, 1);
-    model.on_status(Duration::from_secs(3), Ok(next.clone()));
+    model.on_status(Duration::from_secs(3), Ok(next.clone()), None);
     assert_eq!(
         peers(&model),
         (vec!["8".into(), "7".into(), "9".into()], "8".into())
@@ -152,7 +185,7 @@ fn selection_stays_with_its_row_when_the_order_changes() {
     // Its details end with it: those of its successor would look the same.
     press(&mut model, &[KeyCode::Enter]);
     next.slowest_streams.remove(0);
-    model.on_status(Duration::from_secs(4), Ok(next));
+    model.on_status(Duration::from_secs(4), Ok(next), None);
     assert_eq!((model.mode, peers(&model).1.as_str()), (Mode::Browse, "7"));
 }
 

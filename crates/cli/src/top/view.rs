@@ -14,7 +14,7 @@ use ratatui::{
 };
 
 use super::{
-    lists::{LISTS, List},
+    lists::List,
     model::{Mode, Model},
     summary,
 };
@@ -32,7 +32,10 @@ const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 const KEYS: [(&str, &str); 10] = [
     ("j k ↑ ↓", "next and previous row"),
     ("g G", "first and last row"),
-    ("1 2 3 tab", "another list"),
+    (
+        "1 2 3 4 tab",
+        "another list; the fourth is that of a gateway's sockets",
+    ),
     ("enter", "all about the selected row"),
     (
         "/",
@@ -65,8 +68,8 @@ pub(super) fn draw(model: &Model, now: Duration, area: Rect, buf: &mut Buffer) {
     } else {
         Style::new()
     };
+    draw_history(model, &lines, summary, buf);
     draw_summary(lines, style, summary, buf);
-    draw_history(model, summary, buf);
     draw_tabs(model, tabs, buf);
     draw_list(model, style, list, buf);
     draw_foot(model, now, foot, buf);
@@ -92,8 +95,8 @@ pub(super) fn draw_report(model: &mut Model, area: Rect, buf: &mut Buffer) {
     };
     let head = take(lines.len());
     draw_summary(lines, Style::new(), head, buf);
-    for list in LISTS {
-        model.list = list;
+    for list in model.lists() {
+        model.list = *list;
         take(1);
         Line::from(list.title()).render(take(1), buf);
         // Rows have a heading, and the sentence in their place has none.
@@ -147,11 +150,18 @@ fn draw_summary(lines: Vec<SummaryLine>, style: Style, area: Rect, buf: &mut Buf
     Paragraph::new(lines.collect::<Text>()).render(area, buf);
 }
 
-/// Draws the events of the last minute into the upper right corner, if it is free.
-fn draw_history(model: &Model, area: Rect, buf: &mut Buffer) {
+/// Returns the columns behind the line of rates.
+fn free_columns(lines: &[SummaryLine], width: u16) -> u16 {
+    let text = lines.get(1).map_or(0, |(_, _, text)| text.chars().count());
+    width.saturating_sub(NAME_WIDTH).saturating_sub(text as u16)
+}
+
+/// Draws the events of the last minute into the upper right corner, if that is free.
+fn draw_history(model: &Model, lines: &[SummaryLine], area: Rect, buf: &mut Buffer) {
     let history = model.rates.history("events");
     let most = history.iter().max().copied().unwrap_or(0);
-    if most == 0 || area.width < 100 || area.height < 3 {
+    let is_free = free_columns(lines, area.width) > HISTORY_WIDTH;
+    if most == 0 || !is_free || area.height < 3 {
         return;
     }
     let corner = Rect {
@@ -168,7 +178,7 @@ fn draw_history(model: &Model, area: Rect, buf: &mut Buffer) {
 
 fn draw_tabs(model: &Model, area: Rect, buf: &mut Buffer) {
     let mut spans = Vec::new();
-    for (number, list) in LISTS.into_iter().enumerate() {
+    for (number, list) in model.lists().iter().copied().enumerate() {
         let style = if list == model.list { STRONG } else { FAINT };
         let mark = if list == model.list { "▸" } else { " " };
         let title = format!("{mark}{} {}   ", number + 1, list.title());
@@ -193,10 +203,11 @@ fn draw_tabs(model: &Model, area: Rect, buf: &mut Buffer) {
 fn draw_list(model: &Model, style: Style, area: Rect, buf: &mut Buffer) {
     let rows = model.rows();
     if rows.is_empty() {
-        let text = match (&model.report, model.filter.is_empty()) {
-            (None, _) => "no status yet",
-            (Some(_), true) => model.list.empty(),
-            (Some(_), false) => "no row has this text; esc shows all rows",
+        let is_known = model.report.is_some() || model.list == List::Sockets;
+        let text = match (is_known, model.filter.is_empty()) {
+            (false, _) => "no status yet",
+            (true, true) => model.list.empty(),
+            (true, false) => "no row has this text; esc shows all rows",
         };
         return Paragraph::new(text).style(FAINT).render(area, buf);
     }
@@ -243,7 +254,7 @@ fn draw_foot(model: &Model, now: Duration, area: Rect, buf: &mut Buffer) {
     let line = match (&model.away, model.mode) {
         (Some(away), _) => {
             let since = readable(now.saturating_sub(away.since));
-            let text = format!("no response for {since}: {}; still trying", away.reason);
+            let text = format!("no figures for {since}: {}; still trying", away.reason);
             Line::styled(text, BAD)
         }
         (None, Mode::Filter) => Line::styled("type a text, enter keeps it, esc clears it", FAINT),
@@ -260,6 +271,7 @@ fn draw_details(model: &Model, area: Rect, buf: &mut Buffer) {
         List::Streams => "stream",
         List::Filters => "filter",
         List::Lags => "streams",
+        List::Sockets => "socket",
     };
     draw_over(title, &row.details, area, buf);
 }
