@@ -52,6 +52,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run the tests of the JavaScript client, those against the gateway included
+    Js,
     /// Write the transitions of the session to docs/session-transitions.json, after a change of its rules
     Transitions,
     /// Check dependencies between crates, lints, sizes, versions, language and import cycles
@@ -130,6 +132,7 @@ fn main() -> Result<()> {
             result
         }
         Task::Proto { check } => proto::run(check),
+        Task::Js => test::javascript(),
         Task::Transitions => test::write_transitions(),
         Task::Tidy => tidy::run(),
         Task::Spelling => python::spelling(),

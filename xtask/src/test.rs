@@ -74,6 +74,14 @@ pub(crate) fn write_transitions() -> Result<()> {
     )
 }
 
+/// Runs the tests of the JavaScript client alone.
+pub(crate) fn javascript() -> Result<()> {
+    if javascript::run(&binary()?, |_| ())? {
+        return Ok(());
+    }
+    bail!("a test failed")
+}
+
 /// Builds the binary and returns its path.
 fn binary() -> Result<PathBuf> {
     process::run(process::cargo().args(["build", "--locked", "--package", "steadfast-cli"]))?;

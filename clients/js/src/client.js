@@ -1,6 +1,6 @@
 // The client: performs what the session decides, with a WebSocket, a clock and timers.
 
-import { SteadfastError } from "./errors.js";
+import { SteadfastError, invalid } from "./errors.js";
 import { createRequester } from "./http.js";
 import { SUBPROTOCOL, createProtocol } from "./protocol.js";
 import { createDatabase } from "./query.js";
@@ -253,5 +253,3 @@ function baseOf(url) {
   if (!/^(http|ws)s?:$/.test(base.protocol)) throw invalid(`not a URL of a gateway: ${base}`);
   return base.origin.replace(/^ws/, "http") + base.pathname.replace(/(\/realtime\/ws)?\/*$/, "");
 }
-
-const invalid = (message) => new SteadfastError("invalid", message);

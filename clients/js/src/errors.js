@@ -8,3 +8,5 @@ export class SteadfastError extends Error {
     Object.assign(this, more);
   }
 }
+
+export const invalid = (message) => new SteadfastError("invalid", message);

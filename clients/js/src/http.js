@@ -8,22 +8,21 @@ const PASSING = [429, 502, 503, 504];
 
 /**
  * Creates a function that sends a request until there is a response that is not a passing failure, for at most
- * `timeout`. The caller makes sure that repeating it does no harm.
+ * `timeout`, and returns its JSON and headers. The caller makes sure that repeating it does no harm.
  */
-export function createRequester(base, tokens, random, signal, fetch = globalThis.fetch) {
-  return async (path, init, timeout = 30_000) => {
-    const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
+export function createRequester(base, tokens, random, closed, fetch = globalThis.fetch) {
+  async function repeat(path, init, signal) {
     const backoff = createBackoff(defaults, random);
     let failure = new SteadfastError("timeout", `no response in time: ${path}`);
     for (let refresh = false; ; ) {
       try {
         const token = await tokens.token(refresh);
         const headers = { ...init.headers, ...(token && { authorization: `Bearer ${token}` }) };
-        const response = await fetch(base + path, { ...init, headers, signal: deadline });
-        if (response.ok) return response;
+        const response = await fetch(base + path, { ...init, headers, signal });
+        if (response.ok) return { body: await response.json(), headers: response.headers };
         failure = await errorOf(response);
       } catch (error) {
-        if (!deadline.aborted) failure = new SteadfastError("unavailable", `the request failed: ${error.message}`);
+        if (!signal.aborted) failure = new SteadfastError("unavailable", `the request failed: ${error.message}`);
       }
       const { status, retryAfterMs } = failure;
       if (status === 401 && !refresh && tokens.renewable) {
@@ -32,9 +31,25 @@ export function createRequester(base, tokens, random, signal, fetch = globalThis
       }
       if (status && !PASSING.includes(status)) throw failure;
       const delay = backoff.next();
-      await sleep(retryAfterMs ? Math.max(backoff.atLeast(retryAfterMs), delay) : delay, deadline);
-      if (signal.aborted) throw new SteadfastError("closed", "the client was closed");
-      if (deadline.aborted) throw failure;
+      await sleep(retryAfterMs ? Math.max(backoff.atLeast(retryAfterMs), delay) : delay, signal);
+      if (closed.aborted) throw new SteadfastError("closed", "the client was closed");
+      if (signal.aborted) throw failure;
+    }
+  }
+
+  return async (path, init, timeout = 30_000) => {
+    // Not `AbortSignal.any` with `AbortSignal.timeout`: some runtimes collect such signals as garbage, and then they
+    // never fire.
+    const abort = new AbortController();
+    const stop = () => abort.abort();
+    const timer = setTimeout(stop, timeout);
+    closed.addEventListener("abort", stop);
+    if (closed.aborted) stop();
+    try {
+      return await repeat(path, init, abort.signal);
+    } finally {
+      clearTimeout(timer);
+      closed.removeEventListener("abort", stop);
     }
   };
 }

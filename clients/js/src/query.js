@@ -1,6 +1,6 @@
 // Databases, collections and queries: what a program asks for, without any connection.
 
-import { SteadfastError } from "./errors.js";
+import { invalid } from "./errors.js";
 import { createChanges, createList, createSet } from "./views.js";
 
 /** Creates a database: its collections are named by their full paths. */
@@ -21,7 +21,7 @@ function createQuery(client, query) {
   async function post(parameters, documents, { timeout, idempotencyKey = randomKey() } = {}) {
     const headers = { "content-type": "application/json", "idempotency-key": idempotencyKey };
     const init = { method: "POST", headers, body: JSON.stringify(documents) };
-    return (await client.request(path + parameters, init, timeout)).json();
+    return (await client.request(path + parameters, init, timeout)).body;
   }
 
   return {
@@ -55,9 +55,8 @@ function createQuery(client, query) {
       refuseOrder();
       const parameters = new URLSearchParams(filters.map((filter) => ["filter", filter]));
       if (fields) parameters.set("fields", fields.join());
-      const response = await client.request(`${path}?${parameters}`, { headers: { accept: "application/json" } }, timeout);
-      const { documents } = await response.json();
-      return { documents, position: response.headers.get("steadfast-position") ?? undefined };
+      const { body, headers } = await client.request(`${path}?${parameters}`, { headers: { accept: "application/json" } }, timeout);
+      return { documents: body.documents, position: headers.get("steadfast-position") ?? undefined };
     },
 
     /** Stores one document or several, each with an `id`. Resolves once all are durable; a repetition does no harm. */
@@ -68,17 +67,13 @@ function createQuery(client, query) {
   };
 }
 
-const invalid = (message) => new SteadfastError("invalid", message);
-
 /** A path of keys as text: a list of keys, or text in which keys with dots or blanks are quoted. */
 const fieldText = (field) => (Array.isArray(field) ? field.map((key) => JSON.stringify(key)).join(".") : field);
 
 function valueText(value) {
   const text = JSON.stringify(value);
-  // JSON has no other numbers: they would be sent as null, which means something else.
-  if (text === undefined || (typeof value === "number" && !Number.isFinite(value))) {
-    throw invalid(`a filter cannot compare with ${value}`);
-  }
+  // JSON writes NaN and infinity as null, which means something else.
+  if (!text || (text === "null" && value !== null)) throw invalid(`a filter cannot compare with ${value}`);
   return text;
 }
 

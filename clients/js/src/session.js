@@ -345,7 +345,6 @@ export function createSession(config, random) {
     close() {
       if (phase !== "closed") stop("closed");
     },
-    tick() {},
   };
 
   /** What the connection and the protocol report. */
@@ -447,7 +446,7 @@ export function createSession(config, random) {
       out = actions;
       // The input comes first: whoever wakes late with a message in hand must not end a healthy connection.
       if (requests[input.type]) requests[input.type]();
-      // What an attempt left behind after it was killed is dropped here.
+      // What an attempt left behind after it was killed is dropped here, and a tick is only its time.
       else if (attempt && input.generation === generation) reports[input.type](input);
       for (let timer; (timer = due()) && timers[timer] <= now; ) {
         disarm(timer);

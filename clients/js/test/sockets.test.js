@@ -1,13 +1,14 @@
-// The client over real sockets: cuts, restarts, requests that are repeated, and the first example of the README.
+// The client over real sockets, as the bundle that browsers get: cuts, restarts, requests that are repeated, and the first example of the README.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import WebSocket from "ws";
-import { connect } from "../src/index.js";
+import { connect } from "../steadfast.js";
 import { Server } from "./server.js";
 
 const folder = new URL("..", import.meta.url);
@@ -75,6 +76,30 @@ test("a gateway that restarts loses nothing", () =>
     assert.deepEqual(taken, [1, 2, 3]);
   }));
 
+test("a process that was stopped continues where it was", async () => {
+  const server = await new Server().start();
+  server.model.heartbeatMs = 300;
+  const follower = spawn(process.execPath, [fileURLToPath(new URL("follow.js", import.meta.url)), server.url]);
+  const lines = createInterface(follower.stdout)[Symbol.asyncIterator]();
+  const next = async () => (await lines.next()).value;
+  try {
+    assert.equal(await next(), "live");
+    server.model.publish("a", { n: 1 });
+    assert.equal(await next(), "1");
+    follower.kill("SIGSTOP");
+    server.model.publish("a", { n: 2 });
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    // What a proxy does to a connection that says nothing.
+    server.cut();
+    server.model.publish("a", { n: 3 });
+    follower.kill("SIGCONT");
+    assert.deepEqual([await next(), await next()], ["2", "3"]);
+  } finally {
+    follower.kill("SIGKILL");
+    await server.stop();
+  }
+});
+
 test("documents are read with their position and published", () =>
   serve(async ({ server, orders }) => {
     const { published } = await orders.publish([{ id: "a", n: 1 }, { id: "b", n: 7 }]);
@@ -125,6 +150,9 @@ test("a refused request is an error with the gateway's words", () =>
 test("a request without a response ends at its timeout", () =>
   serve(async ({ server, client, orders }) => {
     server.intercept = () => true;
+    await assert.rejects(orders.get({ timeout: 100 }), { code: "timeout" });
+    // A body that does not end is no response either.
+    server.intercept = (request, response) => response.writeHead(200).write('{"documents":');
     await assert.rejects(orders.get({ timeout: 100 }), { code: "timeout" });
     const waiting = assert.rejects(orders.publish({ id: "a" }), { code: "closed" });
     await client.close();
