@@ -10,6 +10,7 @@ mod demo;
 mod document;
 mod feed;
 mod fodc;
+mod gateway;
 mod http;
 mod kill9;
 mod listen;
@@ -69,6 +70,8 @@ enum Command {
     Streamer(Box<streamer::Args>),
     /// Watch a server in the terminal: rates, lag, gaps, recovery, and what causes them
     Top(Box<top::Args>),
+    /// Serve browsers: WebSocket, server-sent events and HTTP in front of servers
+    Gateway(Box<gateway::Args>),
     /// Run the flight recorder of metrics: an agent, or the proxy of many agents
     Fodc(Box<fodc::Args>),
     /// Publish and subscribe under injected faults, and count losses and duplicates
@@ -112,6 +115,7 @@ fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
             Command::Tour(args) => tour::run(args, settings, &stop).await,
             Command::Streamer(args) => streamer::run(*args, settings, &stop).await,
             Command::Top(args) => top::run(*args, settings, &stop).await,
+            Command::Gateway(args) => gateway::run(*args, settings, &stop).await,
             Command::Fodc(args) => fodc::run(*args, settings, &stop).await,
             Command::Demo(args) => demo::run(args, settings, &stop).await,
             Command::Kill9(args) => kill9::run(args, settings, &stop).await,

@@ -28,7 +28,7 @@ use self::file::File;
 pub(crate) use self::values::{Listen, Setting, Several, Size};
 
 /// The table of the file for each command that has settings. What is not here is in no table.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     ("streamer serve", "server"),
     ("streamer log verify", "server"),
     ("streamer log repair", "server"),
@@ -40,6 +40,7 @@ const TABLES: [(&str, &str); 13] = [
     ("top", "client"),
     ("feed packages", "client"),
     ("feed generator", "client"),
+    ("gateway", "gateway"),
     ("fodc agent", "agent"),
     ("fodc proxy", "proxy"),
 ];

@@ -7,6 +7,8 @@
 
 mod message;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! The pages that may connect.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -25,7 +25,9 @@ pub(crate) async fn check(
     next: Next,
 ) -> Response {
     let (headers, uri) = (request.headers(), request.uri());
-    if !is_allowed(headers, uri, &shared.options.allow_origins) {
+    let allowed = &shared.options.allow_origins;
+    let is_local = !shared.is_loopback || is_local(headers, uri, allowed);
+    if !is_local || !is_allowed(headers, uri, allowed) {
         shared.metrics.refuse(Refused::Origin);
         return (StatusCode::FORBIDDEN, "origin not allowed").into_response();
     }
@@ -76,8 +78,7 @@ pub(crate) fn is_allowed(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> 
     if origins.next().is_some() {
         return false;
     }
-    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
-    let own = host.or_else(|| uri.authority().map(http::uri::Authority::as_str));
+    let own = host(headers, uri);
     if own.is_some_and(|own| without_port(own).eq_ignore_ascii_case(without_port(rest))) {
         return true;
     }
@@ -92,6 +93,27 @@ pub(crate) fn is_allowed(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> 
         })
 }
 
+/// Returns true if a request names this machine. A page of another host can give its name an address of
+/// loopback, and would then be of the same host as the gateway.
+fn is_local(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> bool {
+    let Some(host) = host(headers, uri).map(without_port) else {
+        return true;
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_loopback
+        || host.eq_ignore_ascii_case("localhost")
+        || allowed.iter().any(|allowed| {
+            let of = allowed.split_once("://").map_or(&**allowed, |(_, of)| of);
+            without_port(of).eq_ignore_ascii_case(host)
+        })
+}
+
+fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
+    host.or_else(|| uri.authority().map(http::uri::Authority::as_str))
+}
+
 fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         // Not within the brackets of an IPv6 address.
@@ -103,6 +125,25 @@ fn without_port(authority: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_were_given_an_address_of_loopback_are_not_local() {
+        let allowed = ["https://app.example".to_owned()];
+        for (host, expected) in [
+            ("localhost:8080", true),
+            ("127.0.0.1", true),
+            ("[::1]:8080", true),
+            ("app.example", true),
+            ("evil.example:8080", false),
+            ("127.0.0.1.evil.example", false),
+            ("10.0.0.1", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            let is_local = is_local(&headers, &Uri::from_static("/"), &allowed);
+            assert_eq!(is_local, expected, "{host}");
+        }
+    }
 
     #[test]
     fn origins_are_of_the_same_host_or_listed() {

@@ -14,11 +14,12 @@ use axum::{
 };
 use futures_util::future::{Fuse, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
+use steadfast::session::ConfigFaults;
 use steadfast_access::Faults;
 use steadfast_net::{
     AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Tasks, UnfinishedLimits, http1,
 };
-use steadfast_streamer::client::BuildError;
+
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +45,9 @@ pub enum StartError {
     /// The system did not provide a resource.
     #[error("cannot start the gateway")]
     Io(#[from] io::Error),
-    /// The way to the Streamers cannot be used.
+    /// The settings of the sessions with the Streamers contradict each other.
     #[error(transparent)]
-    Upstream(#[from] BuildError),
+    Upstream(#[from] ConfigFaults),
     /// The policy file has faults.
     #[error("the policy file cannot be used:\n{0}")]
     Access(#[from] Faults),
@@ -89,6 +90,7 @@ impl Gateway {
             metrics: Arc::<Metrics>::default(),
             sockets,
             tasks: tasks.clone(),
+            is_loopback: address.ip().to_canonical().is_loopback(),
             started: Instant::now(),
             options,
         });

@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) tasks: steadfast_net::Tasks,
+    /// Only programs of this machine can connect, browsers included.
+    pub(crate) is_loopback: bool,
     pub(crate) started: Instant,
 }
 

@@ -9,13 +9,19 @@ mod handle;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use steadfast::{CallCredentials, LinkOptions, dial::Dialer, grpc, session::Config};
+use futures_util::future::{join, join_all};
+use steadfast::{
+    CallCredentials, LinkOptions,
+    dial::Dialer,
+    grpc,
+    session::{Config, ConfigFaults},
+};
 use steadfast_session::State;
 use steadfast_streamer::{
     Client, Entry, LiveWindow, PublishError, Publisher, Subscription,
@@ -44,6 +50,8 @@ pub struct UpstreamOptions {
     pub connections: usize,
     /// The longest wait for the response to a subscription. Default 10 s.
     pub open_timeout: Duration,
+    /// Connect when the first client needs it, and not at the start. Default false.
+    pub connects_at_first_use: bool,
 }
 
 /// The Streamers. Clones share the connections.
@@ -52,10 +60,15 @@ pub struct Upstream(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    clients: Vec<Client>,
+    connections: OnceLock<Connections>,
     next: AtomicUsize,
-    publisher: Publisher,
     options: UpstreamOptions,
+}
+
+#[derive(Debug)]
+struct Connections {
+    clients: Vec<Client>,
+    publisher: Publisher,
 }
 
 /// The source of the items of one subscription.
@@ -83,6 +96,7 @@ impl UpstreamOptions {
             grpc: grpc::Options::default(),
             connections: 4,
             open_timeout: Duration::from_secs(10),
+            connects_at_first_use: false,
         }
     }
 
@@ -128,25 +142,40 @@ impl Upstream {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn start(options: UpstreamOptions) -> Result<Self, BuildError> {
-        let mut limits = Limits::default();
-        limits.messages = QUEUED_CHANGES;
-        limits.bytes = QUEUED_BYTES;
-        let client = |_| {
-            Client::builder(options.dialer.clone())
-                .client_id("steadfast-gateway")
-                .limits(limits)
-                .link(options.link("gateway"))
-                .transport_options(options.grpc.clone())
-                .build()
-        };
-        let clients = (0..options.connections.max(1)).map(client);
-        Ok(Self(Arc::new(Inner {
-            clients: clients.collect::<Result<_, _>>()?,
+    pub fn start(options: UpstreamOptions) -> Result<Self, ConfigFaults> {
+        options.session.clone().check()?;
+        let upstream = Self(Arc::new(Inner {
+            connections: OnceLock::new(),
             next: AtomicUsize::new(0),
-            publisher: options.publisher(None)?,
             options,
-        })))
+        }));
+        if !upstream.0.options.connects_at_first_use {
+            upstream.connections();
+        }
+        Ok(upstream)
+    }
+
+    fn connections(&self) -> &Connections {
+        self.0.connections.get_or_init(|| {
+            let options = &self.0.options;
+            let checked = "the settings were checked at the start";
+            let mut limits = Limits::default();
+            limits.messages = QUEUED_CHANGES;
+            limits.bytes = QUEUED_BYTES;
+            let client = |_| {
+                let client = Client::builder(options.dialer.clone())
+                    .client_id("steadfast-gateway")
+                    .limits(limits)
+                    .link(options.link("gateway"))
+                    .transport_options(options.grpc.clone())
+                    .build();
+                client.expect(checked)
+            };
+            Connections {
+                clients: (0..options.connections.max(1)).map(client).collect(),
+                publisher: options.publisher(None).expect(checked),
+            }
+        })
     }
 
     /// Opens a subscription for a client, within its rights. The handle tells how it goes. Dropping it ends
@@ -164,7 +193,7 @@ impl Upstream {
     pub async fn publish(&self, entries: Vec<Entry>) -> Result<(), PublishError> {
         let mut pending = Vec::with_capacity(entries.len());
         for entry in entries {
-            pending.push(self.0.publisher.enqueue(entry).await?);
+            pending.push(self.connections().publisher.enqueue(entry).await?);
         }
         for entry in pending {
             entry.await?;
@@ -181,7 +210,7 @@ impl Upstream {
     /// Returns the number of connections for subscriptions that are restored.
     #[must_use]
     pub fn connected(&self) -> usize {
-        let clients = self.0.clients.iter();
+        let clients = self.clients().iter();
         clients
             .filter(|client| client.status().state == State::Connected)
             .count()
@@ -190,24 +219,30 @@ impl Upstream {
     /// Returns the reason of the state of the first connection that is not restored.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        let mut clients = self.0.clients.iter().map(Client::status);
+        let mut clients = self.clients().iter().map(Client::status);
         let status = clients.find(|status| status.state != State::Connected)?;
         Some(status.cause.to_string())
     }
 
     /// Closes all connections, at most 2 s each, together.
     pub async fn close(&self) {
-        let clients = self.0.clients.iter().map(Client::close);
-        futures_util::future::join(
-            futures_util::future::join_all(clients),
-            self.0.publisher.close(),
-        )
-        .await;
+        let Some(connections) = self.0.connections.get() else {
+            return;
+        };
+        let clients = connections.clients.iter().map(Client::close);
+        join(join_all(clients), connections.publisher.close()).await;
+    }
+
+    /// Returns the clients that connect already.
+    fn clients(&self) -> &[Client] {
+        let connections = self.0.connections.get();
+        connections.map_or(&[], |connections| &connections.clients)
     }
 
     fn client(&self) -> Client {
         let next = self.0.next.fetch_add(1, Relaxed);
-        self.0.clients[next % self.0.clients.len()].clone()
+        let clients = &self.connections().clients;
+        clients[next % clients.len()].clone()
     }
 
     /// Subscribes at a Streamer, and waits for its response within the timeout.

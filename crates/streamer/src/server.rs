@@ -13,6 +13,7 @@ mod access;
 mod hub_handle;
 mod hub_task;
 mod incoming;
+mod local;
 pub mod operations;
 mod publish_service;
 mod puller_feed;
@@ -36,7 +37,10 @@ use tonic::{server::NamedService as _, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
-pub use self::access::{PolicyFile, policy_filter, policy_source};
+pub use self::{
+    access::{PolicyFile, policy_filter, policy_source},
+    local::LocalServer,
+};
 pub use steadfast_net::{
     ClientAuth, RequestRate, Security, ServerTlsOptions, Tls, TlsError, UnfinishedLimits,
 };
@@ -99,6 +103,8 @@ pub struct ServerOptions {
     /// The policy file: who peers are, and what they may do. It is read again when it changes. Default
     /// none: everybody may do everything.
     pub access: Option<PathBuf>,
+    /// Open a way for other parts of the process, which may do everything: [`Server::local`]. Default false.
+    pub local: bool,
     /// Informative name that peers are told. Default: random.
     pub server_id: String,
 }
@@ -115,6 +121,7 @@ pub struct Server {
     hub_task: Fuse<JoinHandle<&'static str>>,
     stop_hub: CancellationToken,
     puller: Option<Arc<IntakeHandle>>,
+    local: Option<LocalServer>,
     sources: Sources,
 }
 
@@ -183,6 +190,7 @@ impl Default for ServerOptions {
             puller: None,
             puller_heartbeat: Duration::from_secs(30),
             access: None,
+            local: false,
             server_id: uuid::Uuid::new_v4().to_string(),
         }
     }
@@ -232,10 +240,7 @@ impl Server {
         let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader), access.clone());
         let stop_hub = CancellationToken::new();
         if let Some(policy) = policy {
-            let hub = hub.clone();
-            let on_change = move |access| hub.send(HubMessage::AccessChanged(access, StreamId(0)));
-            // Not one of `tasks`: streams last while the server drains, and so do the rules for them.
-            tokio::spawn(policy.follow(on_change, stop_hub.clone()));
+            follow(policy, &hub, &stop_hub);
         }
         // Before the first stream, and also if there is no intake now: positions from before the loss
         // are still out there.
@@ -302,6 +307,9 @@ impl Server {
             task.run(stopped).await
         });
         let (scope, http2) = (tasks.clone(), http2_options(&options));
+        let is_local = options.local;
+        let local = is_local.then(|| LocalServer::start(routes.clone(), &http2, &tasks));
+        let local = local.transpose()?;
         let accepting = tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(routes.clone());
             http2::serve(socket, service, &http2, &scope)
@@ -315,6 +323,7 @@ impl Server {
             hub_task: hub_task.fuse(),
             stop_hub,
             puller,
+            local,
             sources,
         })
     }
@@ -323,6 +332,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the way for other parts of the process, if [`ServerOptions::local`] is set.
+    #[must_use]
+    pub fn local(&self) -> Option<&LocalServer> {
+        self.local.as_ref()
     }
 
     /// Returns the hub's gauges and counters, or `None` if the hub has stopped.
@@ -398,6 +413,14 @@ impl Drop for Server {
         self.tasks.cut();
         self.stop_hub.cancel();
     }
+}
+
+/// Follows the policy file until the hub stops.
+fn follow(policy: PolicyFile, hub: &HubHandle, stop_hub: &CancellationToken) {
+    let hub = hub.clone();
+    let on_change = move |access| hub.send(HubMessage::AccessChanged(access, StreamId(0)));
+    // Not one of the tasks of the server: streams last while it drains, and so do the rules for them.
+    tokio::spawn(policy.follow(on_change, stop_hub.clone()));
 }
 
 fn listener_options(options: &ServerOptions) -> ListenerOptions {

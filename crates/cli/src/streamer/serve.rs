@@ -9,12 +9,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use steadfast_gateway::{Gateway, GatewayOptions, UpstreamOptions};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{
-        PullerOptions, Security, Server, ServerOptions, operations::Operations, policy_source,
-    },
+    server::{PullerOptions, Server, ServerOptions, operations::Operations, policy_source},
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -23,9 +22,10 @@ use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
     credentials::CredentialArgs,
+    gateway,
     listen::{self, ListenTlsArgs},
     output,
-    settings::{Given, Listen, Setting, Settings, Size},
+    settings::{Given, Listen, Setting, Settings, Several, Size},
 };
 
 /// Arguments of `streamer serve`.
@@ -54,11 +54,18 @@ pub(crate) struct Args {
     /// Address of the listener for metrics, status and readiness, over HTTP; `off` for none [default:
     /// loopback, 80 ports above --listen]
     #[arg(long, env, value_name = "IP:PORT")]
-    operations: Option<Given<OperationsAddress>>,
+    operations: Option<Given<AddressOrOff>>,
     /// Policy file: who may connect, and what they may do; read again when it changes [default: everybody
     /// may do everything]
     #[arg(long, env, value_name = "FILE")]
     access: Option<Given<String>>,
+    /// Address of the listener for browsers: console, WebSocket, server-sent events and HTTP; `off` for none
+    /// [default: loopback, 180 ports above --listen]
+    #[arg(long, env, value_name = "IP:PORT")]
+    gateway: Option<Given<AddressOrOff>>,
+    /// Origin of pages that may connect to --gateway, beside its own; comma-separated or repeated
+    #[arg(long, env, value_name = "ORIGIN")]
+    allow_origin: Vec<Given<Several<String>>>,
     /// Take the changes of the Puller at this address
     #[arg(long, env, value_name = "ADDR")]
     puller: Option<Given<ServerAddress>>,
@@ -145,11 +152,11 @@ impl Setting for Sync {
     }
 }
 
-/// The address of the listener for operations; `None` is off.
+/// The address of a listener beside that of the server; `None` is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct OperationsAddress(Option<SocketAddr>);
+struct AddressOrOff(Option<SocketAddr>);
 
-impl Setting for OperationsAddress {
+impl Setting for AddressOrOff {
     fn from_text(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self(None));
@@ -162,6 +169,8 @@ impl Setting for OperationsAddress {
 /// The distance of the default port of the listener for operations from that of the server: 9080 for
 /// 9000.
 const OPERATIONS_DISTANCE: u16 = 80;
+/// That of the listener for browsers: 9180.
+const GATEWAY_DISTANCE: u16 = 180;
 
 /// Exit statuses of a start that fails, beside 1 for all else and 2 for settings. A supervisor need not
 /// restart the server after 2, 3 and 4 (docs/operations.md).
@@ -177,8 +186,8 @@ mod exit {
 }
 
 const EXAMPLES: &str =
-    "Prints `ready IP:PORT` when it accepts connections, and then `operations IP:PORT`. SIGTERM and
-ctrl-c drain it.
+    "Prints `ready IP:PORT` when it accepts connections, then `operations IP:PORT`, and `open URL` for a
+browser. SIGTERM and ctrl-c drain it.
 
 Exit status: 0 after a drain, 1 if the server failed, 2 if a flag or setting is wrong, 3 if the log is
 damaged, 4 if another version wrote it, 5 if its directory cannot be used, 6 if an address cannot be
@@ -217,10 +226,14 @@ pub(crate) async fn run(
     }
     options.security = args.listeners.security(&mut settings);
     let operations = settings.get(args.operations);
+    let gateway = settings.get(args.gateway);
     let mut listeners = vec![("listen", listen)];
-    if let Some(OperationsAddress(Some(address))) = operations {
-        listeners.push(("operations", address));
+    for (id, given) in [("operations", operations), ("gateway", gateway)] {
+        if let Some(AddressOrOff(Some(address))) = given {
+            listeners.push((id, address));
+        }
     }
+    let allow_origins = settings.several(args.allow_origin).unwrap_or_default();
     listen::check(&options.security, &listeners, &mut settings);
     // Read without a Puller as well, so that an invalid setting is a fault in any case.
     let credentials = args.credentials.into_credentials(&mut settings);
@@ -237,12 +250,25 @@ pub(crate) async fn run(
 
     // A taken port is found before the log is opened, which takes long after a crash.
     let listener = bind(listen, "--listen").await?;
-    let operations = start_operations(operations, listen, &options.security).await?;
+    let operations = beside(operations, listen, OPERATIONS_DISTANCE, "--operations").await?;
+    let operations = operations.map(|tcp| Operations::start(tcp, options.security.clone()));
+    let operations = operations.transpose()?;
+    let gateway = beside(gateway, listen, GATEWAY_DISTANCE, "--gateway").await?;
+    options.local = gateway.is_some();
     let log = tokio::task::spawn_blocking(move || SegmentLog::open(&data, &store))
         .await
         .context("open the log")?
         .map_err(unusable_log)?;
+    let (access, security) = (options.access.clone(), options.security.clone());
     let mut server = Server::start(listener, Box::new(log), options)?;
+    let gateway = gateway.map(|listener| {
+        start_gateway(listener, &server, |options| {
+            options.access = access;
+            options.allow_origins = allow_origins;
+            options.security = security.clone();
+        })
+    });
+    let gateway = gateway.transpose()?;
     if let Some(operations) = &operations {
         operations.show(&server);
     }
@@ -252,18 +278,42 @@ pub(crate) async fn run(
         // Whoever waits for the first line may read no other one.
         output::line(&format!("operations {}", operations.address())).ok();
     }
+    if let Some(gateway) = &gateway {
+        let url = gateway::url(gateway.address(), security.tls.is_some());
+        output::line(&format!("open {url}")).ok();
+    }
     let reason = select! {
         () = stop.cancelled() => "the operator stops the server",
         () = parent_gone(args.stop_with_stdin) => "the parent process ended",
         failure = server.failed() => bail!("the server stopped: {failure}"),
     };
     output::note(&format!("draining: {reason}"));
+    // First its clients, which are told when to come back; then there are fewer streams to serve.
+    if let Some(gateway) = gateway {
+        gateway.drain(drain).await;
+    }
     // The listener for operations stays until the end: `/readyz` says that the server drains.
     server.drain(drain, reason).await.context("close the log")?;
     if let Some(operations) = operations {
         operations.stop().await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a gateway in front of a server of this process.
+fn start_gateway(
+    listener: TcpListener,
+    server: &Server,
+    change: impl FnOnce(&mut GatewayOptions),
+) -> anyhow::Result<Gateway> {
+    let local = server.local().context("the server has no local listener")?;
+    let mut upstream = UpstreamOptions::new(local.dialer());
+    upstream.credentials = local.credentials();
+    // Most servers of this kind have no browser.
+    upstream.connects_at_first_use = true;
+    let mut options = GatewayOptions::new(upstream);
+    change(&mut options);
+    Ok(Gateway::start(listener, options)?)
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -273,32 +323,30 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Starts the listener for operations, before the log is opened. A default address that is taken is only
-/// a warning: nobody asked for it.
-async fn start_operations(
-    given: Option<OperationsAddress>,
+/// Returns a listener beside that of the server, before the log is opened. A default address that is taken is
+/// only a warning: nobody asked for it.
+async fn beside(
+    given: Option<AddressOrOff>,
     listen: SocketAddr,
-    security: &Security,
-) -> anyhow::Result<Option<Operations>> {
-    let listener = match given {
-        Some(OperationsAddress(None)) => return Ok(None),
-        Some(OperationsAddress(Some(address))) => bind(address, "--operations").await?,
+    distance: u16,
+    flag: &str,
+) -> anyhow::Result<Option<TcpListener>> {
+    match given {
+        Some(AddressOrOff(None)) => Ok(None),
+        Some(AddressOrOff(Some(address))) => bind(address, flag).await.map(Some),
         None => {
             let port = match listen.port() {
                 0 => 0,
-                port => port.checked_add(OPERATIONS_DISTANCE).unwrap_or(0),
+                port => port.checked_add(distance).unwrap_or(0),
             };
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            match TcpListener::bind(address).await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::warn!(%address, %error, "no listener for operations; choose its address with --operations");
-                    return Ok(None);
-                }
+            let listener = TcpListener::bind(address).await;
+            if let Err(error) = &listener {
+                tracing::warn!(%address, %error, "no second listener; choose its address with {flag}");
             }
+            Ok(listener.ok())
         }
-    };
-    Ok(Some(Operations::start(listener, security.clone())?))
+    }
 }
 
 /// Returns the error of a log that cannot be opened, with what to do and its exit status.

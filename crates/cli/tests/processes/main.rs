@@ -10,6 +10,7 @@ mod fodc;
 mod fodc_frozen;
 mod fodc_streams;
 mod frames;
+mod gateway;
 #[cfg(target_os = "linux")]
 mod limits;
 mod log_clock;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use steadfast_access::{
-    Access, Action, Certificate, Condition, Decision, Faults, Identity, Presented, Refused, Source,
+    Access, Action, Certificate, Condition, Decision, Faults, Identity, NewToken, Presented,
+    Refused, Source,
 };
 use steadfast_net::Peer;
 use steadfast_session::Time;
@@ -37,6 +38,8 @@ pub(super) struct AccessControl(Option<watch::Receiver<Arc<Access>>>);
 pub(super) struct KnownPeer {
     access: Arc<Access>,
     identity: Identity,
+    /// It is a part of this process, and no policy holds for it.
+    is_local: bool,
 }
 
 /// The rights of a call that is no stream of the hub, for as long as it lasts.
@@ -106,6 +109,10 @@ impl AccessControl {
         if !self.is_restricted() {
             return Ok(None);
         }
+        // No request from outside has this extension.
+        if let Some(LocalPeer(peer)) = extensions.get() {
+            return Ok(Some(peer.clone()));
+        }
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let authorization = values.next().map(HeaderValue::as_bytes);
         // Programs on the way may have looked at the other one.
@@ -136,7 +143,11 @@ impl AccessControl {
         };
         let access = Arc::clone(&current.borrow());
         match access.authenticate(presented, SystemTime::now()) {
-            Ok(identity) => Ok(Some(KnownPeer { access, identity })),
+            Ok(identity) => Ok(Some(KnownPeer {
+                access,
+                identity,
+                is_local: false,
+            })),
             Err(cause) => Err(refused(&cause)),
         }
     }
@@ -166,12 +177,13 @@ impl AccessControl {
 
 impl KnownPeer {
     pub(super) fn recheck(self, access: &Arc<Access>) -> Result<Self, Refused> {
-        if Arc::ptr_eq(&self.access, access) {
+        if self.is_local || Arc::ptr_eq(&self.access, access) {
             return Ok(self);
         }
         Ok(Self {
             identity: access.recheck(&self.identity, SystemTime::now())?,
             access: Arc::clone(access),
+            is_local: false,
         })
     }
 
@@ -242,7 +254,9 @@ impl CallRights {
         if last.is_some_and(|(of, name)| **of == *database && **name == *collection) {
             return Ok(());
         }
-        let KnownPeer { access, identity } = &self.peer;
+        let KnownPeer {
+            access, identity, ..
+        } = &self.peer;
         match access.decide(identity, Action::Publish, database, collection) {
             Decision::Allowed => {
                 self.publishes_to = Some((database.into(), collection.into()));
@@ -350,6 +364,63 @@ impl PolicyFile {
     }
 }
 
+/// A peer of this process, as an extension of its requests.
+#[derive(Clone, Debug)]
+pub(super) struct LocalPeer(pub(super) KnownPeer);
+
+/// The token of the parts of this process that may do everything, and the configuration that knows it alone.
+#[derive(Debug)]
+pub(super) struct LocalAccess {
+    access: Arc<Access>,
+    token: NewToken,
+}
+
+/// The rights of a local peer.
+const LOCAL_GRANTS: &str = "
+[[grants]]
+role = 'local'
+databases = ['**']
+collections = ['**']
+actions = ['subscribe', 'publish']
+[[grants]]
+role = 'local'
+actions = ['admin']
+[[members]]
+roles = ['local']
+principals = ['token:local']
+";
+
+impl LocalAccess {
+    /// Creates a random token. `None` if the system has no randomness.
+    pub(super) fn generate() -> Option<Self> {
+        let token = NewToken::generate()?;
+        let text = format!("{}\n{LOCAL_GRANTS}", token.entry("local"));
+        let no_keys = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        let access = Access::parse("local", &text, no_keys, |_| Ok(()));
+        let access = Arc::new(access.expect("a text of the program is valid"));
+        Some(Self { access, token })
+    }
+
+    /// Returns the value of the header `authorization` of local peers.
+    pub(super) fn authorization(&self) -> String {
+        format!("Bearer {}", self.token.reveal())
+    }
+
+    /// Returns the local peer if the headers have its token.
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Result<LocalPeer, Status> {
+        let presented = Presented {
+            authorization: headers.get(AUTHORIZATION).map(HeaderValue::as_bytes),
+            certificate: None,
+        };
+        let identity = self.access.authenticate(presented, SystemTime::now());
+        Ok(LocalPeer(KnownPeer {
+            access: Arc::clone(&self.access),
+            identity: identity.map_err(|cause| refused(&cause))?,
+            is_local: true,
+        }))
+    }
+}
+
 /// Returns the status for a refusal, and logs its cause, which the peer is not told.
 fn refused(cause: &Refused) -> Status {
     tracing::debug!(%cause, "credentials refused");
@@ -374,7 +445,7 @@ mod tests {
     async fn credentials_expire_also_when_nobody_follows_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.toml");
-        let token = steadfast_access::NewToken::generate().unwrap();
+        let token = NewToken::generate().unwrap();
         let until = jiff::Timestamp::now() + Duration::from_secs(1);
         let entry = format!("{}\nexpires = {until}\n", token.entry("feeder"));
         std::fs::write(&path, entry).unwrap();

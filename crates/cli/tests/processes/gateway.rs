@@ -1,0 +1,132 @@
+//! The gateway as its users meet it: with a server in one process, and in front of one.
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
+
+use crate::process::{LIMIT, Server, next, publish, run, steadfast, words};
+
+/// Returns the head and the body of a response, up to `end`.
+async fn get(address: &str, path: &str, end: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut tcp = BufReader::new(tcp);
+    let mut read = String::new();
+    let reading = async {
+        while !read.contains(end) {
+            let byte = tcp.read_u8().await.unwrap();
+            read.push(char::from(byte));
+        }
+    };
+    timeout(LIMIT, reading).await.expect("a response in time");
+    read
+}
+
+/// Returns the address in the line `open URL`.
+async fn opened(server: &mut Server) -> String {
+    loop {
+        let line = next(&mut server.out).await.expect("the URL to open");
+        if let Some(url) = line.strip_prefix("open http://") {
+            return url.trim_end_matches('/').to_owned();
+        }
+    }
+}
+
+/// Checks that what is published at the server arrives at the gateway.
+async fn check(server: &Server, gateway: &str) {
+    let page = get(gateway, "/", "</html>").await;
+    assert!(
+        page.contains("content-security-policy: default-src 'none'"),
+        "{page}"
+    );
+    let events = async {
+        let path = "/realtime/sse?database=db&collection=orders";
+        get(gateway, path, "\"orders/1\"").await
+    };
+    let publishing = async {
+        // Again and again, until the stream is open.
+        loop {
+            publish(
+                &format!("-d db -c orders --addr {}", server.addr),
+                "{\"id\":\"1\"}\n",
+            )
+            .await;
+        }
+    };
+    tokio::select! {
+        read = events => assert!(read.contains(": connected\n\n"), "{read}"),
+        () = publishing => {}
+    }
+}
+
+#[tokio::test]
+async fn server_without_settings_prints_a_url_that_serves_browsers() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let gateway = opened(&mut server).await;
+    check(&server, &gateway).await;
+}
+
+#[tokio::test]
+async fn gateway_in_front_of_a_server_outlives_its_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let server =
+        Server::start_with(data.path(), &words("--listen 127.0.0.1:0 --gateway off")).await;
+    let line = format!(
+        "gateway --streamer {} --listen 127.0.0.1:0 --operations 127.0.0.1:0",
+        server.addr
+    );
+    let command: Command = steadfast(&words(&line));
+    let mut gateway = Server::spawn(command).await;
+    let address = opened(&mut gateway).await;
+    check(&server, &address).await;
+    let operations = next(&mut gateway.out).await.unwrap();
+    let operations = operations.strip_prefix("operations ").unwrap().to_owned();
+    let metrics = get(
+        &operations,
+        "/metrics",
+        "steadfast_gateway_published_total 0",
+    )
+    .await;
+    assert!(
+        metrics.contains("steadfast_gateway_sockets_opened_total 1\n"),
+        "{metrics}"
+    );
+    let (addr, mut child) = (server.addr, server.child);
+    child.kill().await.unwrap();
+    let server = Server::start_with(
+        data.path(),
+        &["--listen", &addr.to_string(), "--gateway", "off"],
+    )
+    .await;
+    check(&server, &address).await;
+    // An orderly end.
+    let pid = rustix::process::Pid::from_raw(gateway.child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = timeout(LIMIT, gateway.child.wait()).await.unwrap().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn plaintext_gateway_beyond_loopback_is_refused() {
+    let ended = run(
+        &words("gateway --listen 0.0.0.0:0 --max-socket-subscriptions 0"),
+        None,
+    )
+    .await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("--listen: other machines can connect"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("--max-socket-subscriptions: it is 0"),
+        "{ended:?}"
+    );
+}
