@@ -9,6 +9,7 @@ const NAMES = { live: "connected", connecting: "connecting", waiting: "waiting",
 const STATES = { live: "connected", connecting: "connecting", waiting: "connecting", closed: "refused" };
 
 let client;
+let unwatch;
 let token = sessionStorage.getItem(KEY) ?? "";
 let down = null;
 const observers = [];
@@ -43,8 +44,8 @@ export function request(path) {
 }
 
 /**
- * Observes the connection: `onUp({lasted, cause})` after each outage, `onDown(cause)` at its beginning, and
- * `onRenew()` when another token begins another connection.
+ * Observes the connection: `onDown(cause)` at the beginning of each outage, `onUp({lasted, cause})` at its end,
+ * `onClosed(cause)` when nothing is tried any more, and `onRenew()` when another token begins another connection.
  */
 export function observe(observer) {
   observers.push(observer);
@@ -76,7 +77,7 @@ function open() {
   delete by("connection").dataset.before;
   down = null;
   client = connect(".", token === "" ? {} : { token });
-  client.watch(onStatus);
+  unwatch = client.watch(onStatus);
 }
 
 /** Connects, and again with each token that a person enters. */
@@ -89,6 +90,8 @@ export function startConnection() {
     if (token === "") sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, token);
     tell("onRenew");
+    // The end of the old connection is no state of the new one.
+    unwatch();
     const old = client;
     open();
     await old.close();

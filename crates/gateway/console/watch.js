@@ -148,6 +148,9 @@ export function startWatch() {
       setCount("outages", grouped(totals.outages));
       list.add({ type: "connected", data: `again after ${duration(lasted)}; what follows continues at its position` });
     },
+    onClosed(cause) {
+      say("watch-state", `not connected: ${shown(cause ?? "")}`, "bad");
+    },
     onRenew() {
       if (subscription) stop();
       showCommand();
