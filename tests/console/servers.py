@@ -65,7 +65,7 @@ class Stage:
         serve = ["streamer", "serve", "--data", str(data), "--listen", self.streamer_address, "--operations", operations]
         if apart:
             self.streamer = Program(binary, *serve, "--gateway", "off", *arguments, ready=f"http://{operations}/livez")
-            beside = ["gateway", "--addr", self.streamer_address, "--listen", gateway, "--operations", "off"]
+            beside = ["gateway", "--streamer", self.streamer_address, "--listen", gateway]
             beside += ["--streamer-operations", operations]
             self.gateway = Program(binary, *beside, *arguments, ready=self.url)
         else:

@@ -29,7 +29,7 @@ export class List {
     target.setAttribute("aria-label", label);
     target.tabIndex = 0;
     for (let number = 0; number < SLOTS; number += 1) {
-      const cells = ["type", "op", "id", "position", "data"].map((name) => element("span", { class: name }));
+      const cells = ["type", "op", "id", "position", "data", "note"].map((name) => element("span", { class: name }));
       const slot = element("div", { class: "slot", role: "option", id: `${target.id}-${number}`, hidden: "" }, ...cells);
       slot.addEventListener("click", () => this.#select(this.#shown[number]));
       this.#slots.push({ slot, cells });
@@ -38,7 +38,7 @@ export class List {
     target.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
-  /** Adds a line `{type, op, id, position, data}` of texts, with anything else that a selection shows. */
+  /** Adds a line `{type, op, id, position, data}` of texts, or a `note` in place of all but the type. */
   add(line) {
     this.#lines.unshift(line);
     if (this.#lines.length > LINES_MAX) this.#lines.pop();
@@ -64,7 +64,7 @@ export class List {
       slot.hidden = !line;
       if (!line) return;
       slot.dataset.type = line.type;
-      const texts = [line.type, line.op, line.id, line.position, line.data];
+      const texts = [line.type, line.op, line.id, line.position, line.data, line.note];
       texts.forEach((text, at) => write(cells[at], text ?? ""));
     });
     this.#mark();

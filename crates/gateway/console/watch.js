@@ -120,8 +120,8 @@ function togglePause() {
 
 /** Prepares the half of the page that watches. */
 export function startWatch() {
-  list = new List(by("watch-list"), "What arrived, the newest first", ({ item, data }) => {
-    write(by("watch-item"), item ? shownJson(item) : data);
+  list = new List(by("watch-list"), "What arrived, the newest first", ({ item, note }) => {
+    write(by("watch-item"), item ? shownJson(item) : note);
   });
   setCount = counts("watch-counts", [...Object.values(COUNTED), "outages", "position"]);
   showCommands = commandList(by("watch-commands"), 2);
@@ -140,13 +140,13 @@ export function startWatch() {
   showCommand();
   observe({
     onDown(cause) {
-      if (subscription) list.add({ type: "outage", data: `the connection is lost: ${shown(cause ?? "")}` });
+      if (subscription) list.add({ type: "outage", note: `the connection is lost: ${shown(cause ?? "")}` });
     },
     onUp({ lasted }) {
       if (!subscription) return;
       totals.outages += 1;
       setCount("outages", grouped(totals.outages));
-      list.add({ type: "connected", data: `again after ${duration(lasted)}; what follows continues at its position` });
+      list.add({ type: "connected", note: `again after ${duration(lasted)}; what follows continues at its position` });
     },
     onClosed(cause) {
       say("watch-state", `not connected: ${shown(cause ?? "")}`, "bad");
