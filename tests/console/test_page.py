@@ -169,3 +169,17 @@ def test_page_shows_what_a_token_may_not(stage_with, open_console, tokens):
         reader.says(f"#{view}-state", 'for administrators: the action "admin" must be granted')
         operator.show(view)
         operator.says(f"#{view}-state", "ready")
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one_process", "two_processes"])
+def test_figures_are_those_of_gateway_and_streamer(stage_with, open_console, apart):
+    stage = stage_with(apart=apart)
+    console = open_console(stage.url)
+    for number in range(3):
+        console.publish({"id": f"a{number}"})
+    console.show("log")
+    console.says("#log-state", "^Streamer ready")
+    console.counts("log", head=3, begins_after=0, events=3)
+    console.show("connections")
+    console.says("#connections-state", r"1 sockets with 0 subscriptions; Streamer ready")
+    console.says("#sockets", r"127\.0\.0\.1.*v1")

@@ -4,11 +4,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use steadfast_gateway::{Gateway, GatewayOptions, Operations, UpstreamOptions};
+use steadfast_gateway::{Gateway, GatewayOptions, Operations, StreamerStatus, UpstreamOptions};
 use steadfast_streamer::server::policy_source;
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::{
     clients::{ServerAddress, TlsArgs},
     credentials::CredentialArgs,
     listen::{self, ListenTlsArgs},
+    operations::{self, HttpAddress},
     output,
     settings::{Given, Listen, Settings, Several},
 };
@@ -28,6 +30,9 @@ use crate::{
 pub(crate) struct Args {
     #[arg(long, env, help = STREAMER_HELP, value_name = "HOST:PORT")]
     streamer: Option<Given<ServerAddress>>,
+    /// Address of the Streamer's listener for operations, whose figures the console shows [default: none]
+    #[arg(long, env, value_name = "HOST:PORT")]
+    streamer_operations: Option<Given<HttpAddress>>,
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, env)]
     listen: Option<Given<Listen>>,
@@ -150,12 +155,18 @@ pub(crate) async fn run(
     let operations = settings.get(args.operations).map(|Listen(address)| address);
     let drain = settings.get_or(args.drain, Duration::from_secs(10));
     let credentials = args.credentials.into_credentials(&mut settings);
+    let status = settings.get(args.streamer_operations).map(|address| {
+        let (tls, credentials) = (args.tls.clone(), credentials.clone());
+        let id = "streamer_operations";
+        operations::Operations::new(address, id, tls, credentials, &mut settings)
+    });
     let dialer = args
         .tls
         .apply(streamer, b"h2", "streamer", &credentials, &mut settings);
     let mut upstream = UpstreamOptions::new(dialer);
     upstream.credentials = credentials;
     let mut options = GatewayOptions::new(upstream);
+    options.streamer_status = status.map(streamer_status);
     args.limits.apply(&mut options, &mut settings);
     options.access = settings.get(args.access).map(PathBuf::from);
     if let Some(path) = &options.access
@@ -210,6 +221,22 @@ pub(crate) async fn run(
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Returns the source of the Streamer's status.
+fn streamer_status(source: operations::Operations) -> StreamerStatus {
+    let source = Arc::new(source);
+    StreamerStatus::new(move || {
+        let source = Arc::clone(&source);
+        async move {
+            let read = source.status(STATUS_TIMEOUT).await;
+            let body = read.and_then(|(body, _)| Ok(serde_json::from_slice(&body)?));
+            body.map_err(|error| output::causes(&error).join(": "))
+        }
+    })
+}
+
+/// Longest wait for the status of the Streamer.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest heartbeat that a network can carry for each of many sockets.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(100);

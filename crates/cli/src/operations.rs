@@ -58,7 +58,7 @@ impl OperationsArgs {
         let here = HttpAddress("127.0.0.1:9080".to_owned());
         let address = settings.get_or(self.operations, here);
         let credentials = self.credentials.into_credentials(settings);
-        Operations::new(address, self.tls, credentials, settings)
+        Operations::new(address, "operations", self.tls, credentials, settings)
     }
 
     /// Returns the gateway at this address in place of the listener for operations.
@@ -68,19 +68,21 @@ impl OperationsArgs {
         settings: &mut Settings,
     ) -> Operations {
         let credentials = self.credentials.into_credentials(settings);
-        Operations::new(gateway, self.tls, credentials, settings)
+        Operations::new(gateway, "gateway", self.tls, credentials, settings)
     }
 }
 
 impl Operations {
-    fn new(
+    /// Returns the way to an address, which the setting `id` has.
+    pub(crate) fn new(
         HttpAddress(address): HttpAddress,
+        id: &str,
         tls: TlsArgs,
         credentials: CallCredentials,
         settings: &mut Settings,
     ) -> Self {
         let server = ServerAddress::local(&address);
-        let dialer = tls.apply(server, b"http/1.1", "operations", &credentials, settings);
+        let dialer = tls.apply(server, b"http/1.1", id, &credentials, settings);
         Self {
             address,
             dialer,

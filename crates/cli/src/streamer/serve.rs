@@ -261,10 +261,12 @@ pub(crate) async fn run(
         .map_err(unusable_log)?;
     let (access, security) = (options.access.clone(), options.security.clone());
     let mut server = Server::start(listener, Box::new(log), options)?;
+    let status = operations.as_ref().map(Operations::status_reader);
     let gateway = gateway.map(|listener| {
         start_gateway(listener, &server, |options| {
             options.access = access;
             options.allow_origins = allow_origins;
+            options.streamer_status = status.map(Into::into);
             options.security = security.clone();
         })
     });
