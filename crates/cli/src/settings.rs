@@ -92,22 +92,23 @@ pub(crate) fn parse<A: Parser>() -> (A, Settings) {
     parse_with(A::command(), None, Command::get_matches)
 }
 
-/// The faults of a file of settings, and the policy file that it names.
+/// The faults of a file of settings, and the policy files that it names.
 pub(crate) struct CheckedFile {
     pub(crate) faults: Option<Faults>,
-    pub(crate) access: Option<String>,
+    pub(crate) access: Vec<String>,
 }
 
 /// Reads a file of settings without a command.
 pub(crate) fn check_file<A: Parser>(path: &Path) -> CheckedFile {
     let file = File::read(path);
     let faults = file.faults(&keys(&A::command(), ""));
-    let access = file
-        .get("server.access")
-        .and_then(|entry| entry.value.clone().ok());
+    let named = ["server.access", "gateway.access"].map(|key| file.get(key));
+    let access = named.into_iter().flatten();
     CheckedFile {
         faults: (!faults.is_empty()).then_some(Faults(faults)),
-        access,
+        access: access
+            .filter_map(|entry| entry.value.clone().ok())
+            .collect(),
     }
 }
 

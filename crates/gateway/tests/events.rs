@@ -104,3 +104,30 @@ async fn stream_lasts_longer_than_the_interval_of_heartbeats() {
     world.publish("orders", "1", &json!({})).await;
     read_until(&mut tcp, "orders/1\",").await;
 }
+
+#[tokio::test]
+async fn names_of_databases_are_the_same_in_paths_and_messages() {
+    let world = World::start().await;
+    let name = "a b/\u{e4}";
+    let (_, mut path) = world
+        .get("/realtime/v1/databases/a%20b%2F%C3%A4/sse?collection=c", "")
+        .await;
+    let (_, mut query) = world
+        .get("/realtime/sse?database=a+b/%C3%A4&collection=c", "")
+        .await;
+    let mut client = world.connect().await;
+    let payload = json!({"token": "t", "database": name});
+    client
+        .send(json!({"id": "a", "type": "auth", "payload": payload}))
+        .await;
+    assert_eq!(client.next().await["type"], "auth_ack");
+    client
+        .subscribe("s", json!({"collection": "c"}), false)
+        .await;
+    let entry = steadfast_streamer::Entry::upsert(name, "c", "1", "{}");
+    support::soon(world.publisher.publish(entry)).await.unwrap();
+    assert_eq!(client.event().await, "create c/1");
+    for stream in [&mut path, &mut query] {
+        read_until(stream, "\"c/1\"").await;
+    }
+}

@@ -224,13 +224,15 @@ principals = [\"bob\"]
     }
     // A file of settings brings the faults of the policy that it names; and a server does not start.
     fs::write(&policy, faulty).unwrap();
-    fs::write(&settings, format!("[server]\naccess = \"{policy}\"\n")).unwrap();
-    let checked = run(&["config", "check", &settings], None).await;
-    assert_eq!(
-        (checked.code, checked.stdout.lines().count()),
-        (Some(1), 4),
-        "{checked:?}"
-    );
+    for table in ["server", "gateway"] {
+        fs::write(&settings, format!("[{table}]\naccess = \"{policy}\"\n")).unwrap();
+        let checked = run(&["config", "check", &settings], None).await;
+        assert_eq!(
+            (checked.code, checked.stdout.lines().count()),
+            (Some(1), 4),
+            "{checked:?}"
+        );
+    }
     let (data, missing) = (file("data"), file("missing.toml"));
     for path in [&policy, &missing] {
         let serve = ["streamer", "serve", "--data", &data, "--access", path];

@@ -36,6 +36,15 @@ pub async fn soon<F: Future>(what: F) -> F::Output {
     timeout(SOON, what).await.expect("in time")
 }
 
+/// Waits until `holds` resolves to true.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub async fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.unwrap()
 }
@@ -236,11 +245,33 @@ impl Policy {
     }
 
     /// Writes the file. Each member is a principal and its role; each grant is a role, a collection and a
-    /// filter. `expires` is put into the entries of all tokens.
-    pub fn write(&self, members: &[(&str, &str)], grants: &[(&str, &str, &str)], expires: &str) {
+    /// filter. `more` is put into the entries of all tokens.
+    pub fn write(&self, members: &[(&str, &str)], grants: &[(&str, &str, &str)], more: &str) {
+        let text = self.text(members, grants, more);
+        let beside = self.folder.path().join("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, self.path()).unwrap();
+    }
+
+    /// Writes a file with an administrator.
+    pub fn write_with_admin(
+        &self,
+        members: &[(&str, &str)],
+        grants: &[(&str, &str, &str)],
+        admin: &str,
+    ) {
+        let text = self.text(members, grants, "");
+        let more = format!(
+            "[[grants]]\nrole = 'admin'\nactions = ['admin']\n\
+             [[members]]\nroles = ['admin']\nprincipals = ['token:{admin}']\n"
+        );
+        std::fs::write(self.path(), text + &more).unwrap();
+    }
+
+    fn text(&self, members: &[(&str, &str)], grants: &[(&str, &str, &str)], more: &str) -> String {
         let mut text = String::new();
         for (name, token) in &self.entries {
-            writeln!(text, "{}\n{expires}", token.entry(name)).unwrap();
+            writeln!(text, "{}\n{more}", token.entry(name)).unwrap();
         }
         for (role, collection, filter) in grants {
             writeln!(
@@ -260,8 +291,6 @@ impl Policy {
             )
             .unwrap();
         }
-        let beside = self.folder.path().join("new");
-        std::fs::write(&beside, text).unwrap();
-        std::fs::rename(beside, self.path()).unwrap();
+        text
     }
 }
