@@ -216,12 +216,12 @@ impl Driver {
             Ok(None) => {}
             // Its subscriptions are those of the other one.
             Ok(Some(peer)) if peer.principal().name != before => {
-                self.unauthenticate("the credentials are those of another principal now");
+                self.end_credentials("the credentials are those of another principal now");
             }
             Ok(Some(peer)) => {
                 self.set_peer(peer);
             }
-            Err(refused) => self.unauthenticate(refused.public()),
+            Err(refused) => self.end_credentials(refused.public()),
         }
     }
 
@@ -238,7 +238,7 @@ impl Driver {
         principal
     }
 
-    fn unauthenticate(&mut self, why: &'static str) {
+    fn end_credentials(&mut self, why: &'static str) {
         self.shared.metrics.refuse(Refused::CredentialsEnded);
         (self.peer, self.expires_at) = (None, None);
         self.socket.signals.figures.set_principal(None);
@@ -259,7 +259,7 @@ impl Driver {
         }
         let now = self.shared.now();
         if self.expires_at.is_some_and(|expires| expires <= now) {
-            self.unauthenticate("the credentials have expired");
+            self.end_credentials("the credentials have expired");
         }
         if self.tick_at.is_some_and(|tick| tick <= now) {
             self.step(Input::Tick);

@@ -16,6 +16,7 @@ mod socket;
 mod sockets;
 mod sse;
 mod status;
+mod streamer_status;
 pub mod subscription;
 pub mod upstream;
 mod websocket;
@@ -25,6 +26,7 @@ pub use self::{
     operations::Operations,
     options::GatewayOptions,
     server::Gateway,
-    status::{GatewayStatus, SocketStatus, Status, StreamerStatus},
+    status::{GatewayStatus, SocketStatus, Status},
+    streamer_status::StreamerStatus,
     upstream::UpstreamOptions,
 };

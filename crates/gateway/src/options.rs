@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use steadfast_net::{RequestRate, Security};
 
-use crate::{limits::Limits, status::StreamerStatus, upstream::UpstreamOptions};
+use crate::{limits::Limits, streamer_status::StreamerStatus, upstream::UpstreamOptions};
 
 /// Settings of a gateway.
 #[derive(Clone, Debug)]

@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    future::Future,
     net::IpAddr,
-    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -17,45 +14,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use steadfast_net::OpenConnections;
-use steadfast_streamer::server::operations::StatusReader;
 
 use crate::shared::Shared;
-
-/// Reads the status of the Streamer: JSON, or the reason why there is none.
-#[derive(Clone)]
-pub struct StreamerStatus(Arc<ReadStatus>);
-
-type ReadStatus =
-    dyn Fn() -> Pin<Box<dyn Future<Output = Result<Box<RawValue>, String>> + Send>> + Send + Sync;
-
-impl StreamerStatus {
-    /// Reads it with a function of the program. It must have a deadline of its own.
-    pub fn new<F>(read: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Box<RawValue>, String>> + Send + 'static,
-    {
-        Self(Arc::new(move || Box::pin(read())))
-    }
-}
-
-impl From<StatusReader> for StreamerStatus {
-    /// Reads that of a Streamer in the same process.
-    fn from(reader: StatusReader) -> Self {
-        Self::new(move || {
-            let reader = reader.clone();
-            async move {
-                let report = reader.read().await?;
-                serde_json::value::to_raw_value(&report).map_err(|error| error.to_string())
-            }
-        })
-    }
-}
-
-impl fmt::Debug for StreamerStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamerStatus").finish_non_exhaustive()
-    }
-}
 
 /// The response to `GET /v1/status` (docs/protocol-gateway.md).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,7 +101,7 @@ pub(crate) async fn status(
         }
     }
     let read = match &shared.options.streamer_status {
-        Some(StreamerStatus(read)) => read().await,
+        Some(source) => source.read().await,
         None => Err(NO_SOURCE.to_owned()),
     };
     let (streamer, problem) = match read {

@@ -94,7 +94,7 @@ async fn expired_token_ends_open_subscriptions() {
 }
 
 #[tokio::test]
-async fn document_that_may_not_be_seen_any_more_is_deleted_when_it_changes() {
+async fn document_that_may_not_be_seen_any_more_is_deleted() {
     let policy = Policy::new(&["alice"]);
     policy.write(&[("alice", "r")], &[("r", "orders", "")], "");
     let world = world(&policy).await;

@@ -1,7 +1,7 @@
 //! The gateway as its users meet it: with a server in one process, and in front of one.
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
     process::Command,
     time::timeout,
@@ -109,6 +109,44 @@ async fn gateway_in_front_of_a_server_outlives_its_restart() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = timeout(LIMIT, gateway.child.wait()).await.unwrap().unwrap();
     assert!(status.success());
+}
+
+#[tokio::test]
+async fn changes_before_and_after_kills_arrive_once_and_in_order() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server =
+        Server::start_with(data.path(), &words("--listen 127.0.0.1:0 --gateway off")).await;
+    let addr = server.addr;
+    let line = format!("gateway --streamer {addr} --listen 127.0.0.1:0");
+    let mut gateway = Server::spawn(steadfast(&words(&line))).await;
+    let address = opened(&mut gateway).await;
+    let mut tcp = TcpStream::connect(&address).await.unwrap();
+    let path = "/realtime/sse?database=db&collection=orders";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut events = BufReader::new(tcp).lines();
+    while next(&mut events).await.unwrap() != ": connected" {}
+    for round in 0..3 {
+        let lines: String = (0..20)
+            .map(|n| format!("{{\"id\":\"{}\"}}\n", 20 * round + n))
+            .collect();
+        publish(&format!("-d db -c orders --addr {addr}"), &lines).await;
+        // With SIGKILL, also before the events are sent.
+        server.child.kill().await.unwrap();
+        let listen = addr.to_string();
+        server = Server::start_with(data.path(), &["--listen", &listen, "--gateway", "off"]).await;
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 60 {
+        let line = next(&mut events).await.unwrap();
+        if let Some(data) = line.strip_prefix("data: ") {
+            let message: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert_eq!(message["type"], "event", "{message}");
+            seen.push(message["payload"]["delta"]["id"].clone());
+        }
+    }
+    let expected: Vec<_> = (0..60).map(|n| format!("orders/{n}")).collect();
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test]

@@ -2,7 +2,14 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::Violation;
+/// The reason why a message cannot be decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeflateFault {
+    /// It is not what the algorithm writes.
+    Malformed,
+    /// It has more bytes than allowed.
+    TooLarge,
+}
 
 /// The response that accepts the extension. Without takeover no side keeps a window of 32 KiB for each idle
 /// socket.
@@ -53,7 +60,7 @@ pub(crate) fn compress(message: &[u8]) -> Vec<u8> {
 }
 
 /// Decompresses a message of at most so many bytes.
-pub(super) fn decompress(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, Violation> {
+pub(super) fn decompress(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, DeflateFault> {
     let packed = [packed, &TAIL].concat();
     let mut decompress = Decompress::new(false);
     let mut message = Vec::with_capacity((4 * packed.len()).min(max_bytes + 1));
@@ -65,9 +72,9 @@ pub(super) fn decompress(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, Vio
                 &mut message,
                 FlushDecompress::Sync,
             )
-            .map_err(|_| Violation::NotUtf8)?;
+            .map_err(|_| DeflateFault::Malformed)?;
         if message.len() > max_bytes {
-            return Err(Violation::TooLarge);
+            return Err(DeflateFault::TooLarge);
         }
         let after = (decompress.total_in(), message.len());
         let has_space = message.len() < message.capacity();
@@ -79,7 +86,7 @@ pub(super) fn decompress(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, Vio
             message.reserve(message.capacity().max(64));
         } else if before == after {
             // The rest is no part of the message.
-            return Err(Violation::NotUtf8);
+            return Err(DeflateFault::Malformed);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Frames.
 
-use super::deflate;
+use super::deflate::{self, DeflateFault};
 
 /// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) enum Violation {
     NotText,
     /// A text that is not UTF-8.
     NotUtf8,
+    /// A message is not compressed as its frame says.
+    NotDeflate,
     /// A message of more bytes than allowed.
     TooLarge,
 }
@@ -78,6 +80,7 @@ impl Violation {
             Self::Protocol(what) => (1002, what),
             Self::NotText => (1003, "every message is text"),
             Self::NotUtf8 => (1007, "a message is not UTF-8"),
+            Self::NotDeflate => (1007, "a message cannot be decompressed"),
             Self::TooLarge => (1009, "a message is too large"),
         }
     }
@@ -210,7 +213,10 @@ impl Decoder {
         }
         let message = self.message.take().unwrap_or_default();
         let bytes = if message.is_compressed {
-            deflate::decompress(&message.bytes, self.max_bytes)?
+            deflate::decompress(&message.bytes, self.max_bytes).map_err(|fault| match fault {
+                DeflateFault::Malformed => Violation::NotDeflate,
+                DeflateFault::TooLarge => Violation::TooLarge,
+            })?
         } else {
             message.bytes
         };
