@@ -127,9 +127,9 @@ async fn changes_before_and_after_kills_arrive_once_and_in_order() {
     let mut events = BufReader::new(tcp).lines();
     while next(&mut events).await.unwrap() != ": connected" {}
     for round in 0..3 {
-        let lines: String = (0..20)
-            .map(|n| format!("{{\"id\":\"{}\"}}\n", 20 * round + n))
-            .collect();
+        let lines = (0..20).fold(String::new(), |lines, n| {
+            lines + &format!("{{\"id\":\"{}\"}}\n", 20 * round + n)
+        });
         publish(&format!("-d db -c orders --addr {addr}"), &lines).await;
         // With SIGKILL, also before the events are sent.
         server.child.kill().await.unwrap();
