@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod catchup;
+mod gateway;
 mod live;
 mod log;
 mod matcher;
@@ -11,6 +12,8 @@ mod recorder;
 mod restore;
 mod streamer;
 mod target;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -27,6 +30,9 @@ struct Args {
     /// Leave out the measurements that take long: a million subscriptions, memory, clients
     #[arg(long)]
     quick: bool,
+    /// Program of Centrifugo 6, to measure the gateway beside it
+    #[arg(long, value_name = "FILE")]
+    centrifugo: Option<PathBuf>,
     /// The arguments of a measured server
     #[arg(last = true, hide = true)]
     arguments: Vec<String>,
@@ -38,6 +44,8 @@ enum Subject {
     Catchup,
     /// Delivering an event to many, beside raw tonic and raw TCP
     Broadcast,
+    /// Sockets of the gateway: memory and CPU time, beside Centrifugo with `--centrifugo`
+    Gateway,
     /// Live sets and windows: the cost of a change per touched view, and the rate of a snapshot
     Live,
     /// The log: commits, bytes written, recovery
@@ -69,6 +77,7 @@ fn main() -> Result<()> {
     let figures = match args.subject {
         Subject::Catchup => catchup::run(args.quick)?,
         Subject::Broadcast => broadcast::run(args.quick)?,
+        Subject::Gateway => gateway::run(args.quick, args.centrifugo.as_deref())?,
         Subject::Live => live::run(args.quick)?,
         Subject::Log => log::run()?,
         Subject::Matcher => matcher::run(args.quick)?,

@@ -181,3 +181,20 @@ pub fn memory_mib(process: u32, field: &str) -> Result<f64> {
         .parse::<f64>()?
         / 1_024.0)
 }
+
+/// Returns the memory of the buffers of all TCP sockets of this machine, in bytes.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub fn kernel_socket_bytes() -> Result<f64> {
+    let text = fs::read_to_string("/proc/net/sockstat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"));
+    let pages = line.and_then(|line| {
+        line.split_whitespace()
+            .skip_while(|word| *word != "mem")
+            .nth(1)
+    });
+    let pages: f64 = pages.context("/proc/net/sockstat has no `mem`")?.parse()?;
+    Ok(pages * 4_096.0)
+}

@@ -1,8 +1,9 @@
 //! The programs that are measured: the shipped server and its baselines.
 
 use std::{
+    fs,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -47,6 +48,19 @@ pub(crate) struct CpuTime {
 
 /// A free port of this machine.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The rights of the clients of a gateway.
+const POLICY: &str = r#"
+[[grants]]
+role = "load"
+databases = ["db"]
+collections = ["messages"]
+actions = ["subscribe", "publish"]
+
+[[members]]
+roles = ["load"]
+principals = ["token:load"]
+"#;
 
 /// The name of the thread that writes the log.
 const LOG_THREAD: &str = "log-writer";
@@ -96,6 +110,53 @@ impl Target {
         self.child.wait()?;
         let data = self.data.take().context("only the server has a log")?;
         Self::serve(data, self.address, self.uses_tls)
+    }
+
+    /// Starts a gateway with a policy in front of a Streamer, and returns it with the token of its clients.
+    pub(crate) fn gateway(streamer: SocketAddr) -> Result<(Self, String)> {
+        let data = empty_directory()?;
+        let made = Command::new(beside("steadfast")?)
+            .args(["token", "new", "load", "--out"])
+            .arg(data.path().join("load.token"))
+            .output()?;
+        ensure!(made.status.success(), "cannot make a token: {made:?}");
+        let policy = data.path().join("access.toml");
+        fs::write(&policy, [&made.stdout, POLICY.as_bytes()].concat())?;
+        let token = fs::read_to_string(data.path().join("load.token"))?;
+        let mut command = Command::new(beside("steadfast")?);
+        command.args(["gateway", "--streamer", &streamer.to_string()]);
+        command.args(["--listen", &LOOPBACK.to_string(), "--stop-with-stdin"]);
+        command.arg("--access").arg(policy);
+        let mut target = Self::spawn(command)?;
+        target.data = Some(data);
+        Ok((target, token.trim().to_owned()))
+    }
+
+    /// Starts Centrifugo with anonymous clients. It does not tell when it listens.
+    pub(crate) fn centrifugo(program: &Path) -> Result<Self> {
+        // It does not tell a port that it chose.
+        let address = TcpListener::bind(LOOPBACK)?.local_addr()?;
+        let data = empty_directory()?;
+        let config = data.path().join("config.json");
+        let port = address.port();
+        fs::write(
+            &config,
+            format!(
+                r#"{{"http_server":{{"address":"127.0.0.1","port":"{port}"}},"client":{{"insecure":true}},
+                "http_api":{{"insecure":true}},"log":{{"level":"error"}}}}"#
+            ),
+        )?;
+        let mut command = Command::new(program);
+        command.arg("--config").arg(config).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("the process has no output")?;
+        Ok(Self {
+            child,
+            lines: Lines::of(output),
+            address,
+            data: Some(data),
+            uses_tls: false,
+        })
     }
 
     /// Starts a role of the program `broadcast-baselines`.
