@@ -134,14 +134,16 @@ export function connect(url, options = {}) {
   async function open({ generation, refresh }) {
     const ended = (why) => step({ type: "ended", generation, end: why });
     let token;
+    let opened;
     try {
       token = await tokens.token(refresh);
+      // Closed, or out of time, while the token was fetched.
+      if (session.current !== generation) return;
+      // Pages may forbid it.
+      opened = new WebSocket(`${base.replace(/^http/, "ws")}/realtime/ws`, [SUBPROTOCOL]);
     } catch (error) {
-      return ended(end(`no token: ${error?.message ?? error}`));
+      return ended(end(`the attempt failed: ${error?.message ?? error}`));
     }
-    // Closed, or out of time, while the token was fetched.
-    if (session.current !== generation) return;
-    const opened = new WebSocket(`${base.replace(/^http/, "ws")}/realtime/ws`, [SUBPROTOCOL]);
     socket = opened;
     let wasOpen = false;
     let failure;

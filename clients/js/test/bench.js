@@ -35,8 +35,7 @@ export class Bench {
 
   /** A client that serves a model gateway. */
   static of(model, options) {
-    const bench = new Bench({ onConnect: (socket) => attach(model, socket), ...options });
-    return bench;
+    return new Bench({ onConnect: (socket) => attach(model, socket), ...options });
   }
 
   get socket() {

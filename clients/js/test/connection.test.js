@@ -297,10 +297,21 @@ test("a gateway that wants a token closes a client without one", async () => {
 test("a token that cannot be fetched is retried with the backoff", async () => {
   const bench = new Bench({ token: () => Promise.reject(new Error("login server is away")) });
   await settle();
-  assert.equal(bench.client.status.cause, "no token: login server is away");
+  assert.equal(bench.client.status.cause, "the attempt failed: login server is away");
   await bench.advance(100_000);
   assert.equal(bench.state, "waiting");
   assert.equal(bench.sockets.length, 0);
+});
+
+test("a socket that the page forbids is tried again", async () => {
+  const WebSocket = class {
+    constructor() {
+      throw new Error("mixed content");
+    }
+  };
+  const bench = new Bench({ WebSocket });
+  await bench.advance(60_000);
+  assert.deepEqual([bench.state, bench.client.status.cause], ["waiting", "the attempt failed: mixed content"]);
 });
 
 test("a server without the subprotocol is left after its handshake", async () => {

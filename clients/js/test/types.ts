@@ -28,6 +28,10 @@ async function use() {
     // @ts-expect-error changes have no snapshots
     if (item.type === "whole") break;
   }
+  for await (const item of orders.changes({ snapshot: true })) {
+    if (item.type === "document") console.log(item.data.total);
+    if (item.type === "snapshotEnd") console.log(item.position);
+  }
   for await (const item of orders.orderBy("total", "desc").limit(10).live()) {
     if (item.type === "moved") console.log(item.from, item.index);
   }
