@@ -32,7 +32,7 @@ function drawNow() {
   setCount("gaps", grouped(run.gaps), run.gaps > 0 ? "bad" : "good");
   setCount("cuts", grouped(run.cuts));
   write(by("arrivals"), numbers.arrivals.join(" "));
-  if (!run.publishing && !run.failed) {
+  if (run.isOver && !run.failed) {
     const whole = numbers.missing === 0 && numbers.duplicates + numbers.disordered + run.gaps === 0;
     const text = whole ? "stopped; every number arrived once and in order" : `stopped; ${grouped(numbers.missing)} numbers are on the way`;
     say("cut-state", text, whole ? "good" : "");
@@ -100,6 +100,8 @@ async function start() {
     say("cut-state", `running as ${name}; cut the connection whenever you like`, "good");
     watchNumbers(current).catch((error) => failed(current, error));
     await publishNumbers(current);
+    // The last publication is acknowledged after a person stopped the run.
+    current.isOver = true;
     stop(current);
   } catch (error) {
     failed(current, error);
@@ -111,6 +113,7 @@ function stop(current) {
   current.publishing = false;
   if (run !== current) return;
   running(false);
+  say("cut-state", "stopping");
   draw();
 }
 
