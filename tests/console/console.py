@@ -94,6 +94,12 @@ class Console:
         self.says("#watch-state", "^watching")
         until(lambda: self.acknowledged() > before, "the subscription is acknowledged")
 
+    def whole(self):
+        """Waits for the end of the snapshot. What has changed since its table was written comes as changes before
+        that. Returns the number of these."""
+        until(lambda: "snapshotEnd" in self.types(), "the snapshot is whole")
+        return int(self.count("watch", "changes"))
+
     def acknowledged(self):
         self.page.wait_for_timeout(20)
         return sum('"subscribed"' in frame for frame in self.frames)

@@ -34,9 +34,10 @@ def act(console):
     for number, name in enumerate(names):
         console.publish({"id": f"a{number}", "name": name, "price": 20 + 15 * number})
     console.watching("price < 100")
+    before = console.whole()
     console.publish({"id": "a1", "name": "amber stool", "price": 140})
     console.publish({"id": "a0", "name": "jade lamp", "price": 25})
-    console.counts("watch", changes=1, left=1)
+    console.counts("watch", changes=before + 1, left=1)
     console.page.click("#watch-list .slot:nth-child(2)")
     console.run()
     for cut in (1, 2):
