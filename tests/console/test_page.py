@@ -183,5 +183,5 @@ def test_figures_are_those_of_gateway_and_streamer(stage_with, open_console, apa
     console.says("#log-state", "^Streamer ready")
     console.counts("log", head=3, begins_after=0, events=3)
     console.show("connections")
-    console.says("#connections-state", r"1 sockets with 0 subscriptions; Streamer ready")
+    console.says("#connections-state", r"sockets: 1, subscriptions: 0; Streamer ready")
     console.says("#sockets", r"127\.0\.0\.1.*v1")

@@ -56,11 +56,11 @@ function showTables({ gateway, streamer }) {
 }
 
 function stateOf({ gateway, streamer, problem }) {
-  const open = `${grouped(gateway.figures.sockets)} sockets with ${grouped(gateway.figures.subscriptions)} subscriptions`;
+  const open = `sockets: ${grouped(gateway.figures.sockets)}, subscriptions: ${grouped(gateway.figures.subscriptions)}`;
   const up = `gateway ${shown(gateway.server)}, version ${shown(gateway.version)}, up ${duration(gateway.uptimeSeconds * 1000)}`;
-  if (!streamer) return [`${up}: ${open}; no figures of the Streamer: ${shown(problem ?? "unknown")}`, "bad"];
+  if (!streamer) return [`${up}; ${open}; no figures of the Streamer: ${shown(problem ?? "unknown")}`, "bad"];
   const problems = [`Streamer ${shown(streamer.state)}`, ...streamer.problems.map(shown)].join("; ");
-  return [`${up}: ${open}; ${problems}`, streamer.state === "ready" ? "" : "bad"];
+  return [`${up}; ${open}; ${problems}`, streamer.state === "ready" ? "" : "bad"];
 }
 
 function onFigures(readings) {
