@@ -1,17 +1,14 @@
 // The client over real sockets, as the bundle that browsers get: cuts, restarts, requests that are repeated, and the first example of the README.
 
 import assert from "node:assert/strict";
-import { execFile, spawn } from "node:child_process";
-import { readFile, rm, writeFile } from "node:fs/promises";
-import { test } from "node:test";
+import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import WebSocket from "ws";
 import { connect } from "../steadfast.js";
+import { runExample } from "./example.js";
 import { Server } from "./server.js";
-
-const folder = new URL("..", import.meta.url);
 
 async function serve(run, options) {
   const server = await new Server().start();
@@ -177,32 +174,20 @@ test("a token that a request finds expired is fetched once", async () => {
   );
 });
 
-test("the first example of the README runs", () => runExample((example) => example));
-
-test("the bundle runs on the WebSocket of the runtime", () =>
-  runExample((example) => {
-    const own = example.replace(/import WebSocket.*\n/, "").replace(", { WebSocket }", "");
-    assert.doesNotMatch(own, /WebSocket/);
-    return own.replace('"steadfast"', '"steadfast/steadfast.js"');
+test("the first example of the README runs", () =>
+  serve(async ({ server }) => {
+    assert.equal(await runExample(server.url), "whole 1\nentered 2\n");
   }));
 
-/** Runs the first example of the README against the model. */
-async function runExample(change) {
-  const server = await new Server().start();
-  const [, example] = /```js\n([^]*?)```/.exec(await readFile(new URL("README.md", folder), "utf8"));
-  // Within the package, which resolves its own name.
-  const file = new URL(`test/example-${server.port}.generated.js`, folder);
-  await writeFile(file, change(example).replace(/http:\/\/127\.0\.0\.1:\d+/, server.url));
-  // Node 20 has a WebSocket behind this flag, and later versions accept it.
-  const args = [...(globalThis.WebSocket ? [] : ["--experimental-websocket"]), fileURLToPath(file)];
-  try {
-    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 20_000 });
-    assert.equal(stdout, "whole 1\nentered 2\n");
-  } finally {
-    await rm(file);
-    await server.stop();
-  }
-}
+test("the bundle runs on the WebSocket of the runtime", () =>
+  serve(async ({ server }) => {
+    const printed = await runExample(server.url, (example) => {
+      const own = example.replace(/import WebSocket.*\n/, "").replace(", { WebSocket }", "");
+      assert.doesNotMatch(own, /WebSocket/);
+      return own.replace('"steadfast"', '"steadfast/steadfast.js"');
+    });
+    assert.equal(printed, "whole 1\nentered 2\n");
+  }));
 
 /** Resolves once the client is in a state. */
 function state(client, wanted) {
