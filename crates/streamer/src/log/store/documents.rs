@@ -1,6 +1,6 @@
 //! The table of documents, and the states that are not in it yet.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use redb::{ReadTransaction, WriteTransaction};
@@ -11,7 +11,7 @@ use super::{
         APPLIED_UPTO, DOCUMENTS, PRODUCERS, damaged_document, decode_document, number, set_number,
         storage,
     },
-    segments::{Segments, Visited},
+    segments::{Reads, Segments, Visited},
 };
 use crate::{
     Event,
@@ -216,9 +216,12 @@ pub(super) fn read(
         end.as_ref().map(DocumentKey::as_tuple),
     );
     let range = documents.range(bounds).map_err(storage)?;
+    // Of all documents of the page: those that follow each other were often changed after each other.
+    let reads = RefCell::new(Reads::of_single_events());
     let items = range.map(|item| {
         let (key, encoded) = item.map_err(storage)?;
         let (database, collection, id) = key.value();
+        let reads = &reads;
         let load = move |key: &DocumentKey| {
             let document = decode_document(key, encoded.value())?;
             if document.state.deleted {
@@ -227,17 +230,23 @@ pub(super) fn read(
             if document.event.is_some() {
                 return Ok(document.event);
             }
-            last_event(segments, document.state.offset).map(Some)
+            let reads = &mut *reads.borrow_mut();
+            last_event(segments, reads, document.state.offset).map(Some)
         };
         Ok((DocumentKey::new(database, collection, id), load))
     });
     query.collect(as_of, items)
 }
 
-pub(super) fn last_event(segments: &Segments, offset: u64) -> Result<Arc<Event>, LogError> {
+/// Reads the last event of a document.
+pub(super) fn last_event(
+    segments: &Segments,
+    reads: &mut Reads,
+    offset: u64,
+) -> Result<Arc<Event>, LogError> {
     let mut found = Err(damaged_document(DecodeError::Missing));
     // `visit` excludes its start. The offset of a live document is at least 1.
-    segments.visit(offset - 1, offset, |visited| {
+    segments.visit_in(reads, offset - 1, offset, |visited| {
         found = match visited {
             Visited::Event(stored, _) => Ok(stored.event),
             Visited::Damaged { error, .. } => Err(damaged_document(error)),

@@ -7,7 +7,7 @@ use redb::ReadableDatabase;
 use super::{
     Shared, documents,
     engine::{self, PRODUCERS, catch_panics, storage},
-    segments::Visited,
+    segments::{Reads, Visited},
 };
 use crate::{
     Event, Terms,
@@ -55,7 +55,11 @@ impl LogReader for Shared {
         // Read without a lock: up to `head` everything is committed and immutable.
         let mut page = PageBuilder::new(max_events, max_bytes);
         let mut damage = None;
-        self.segments.visit(after, head, |visited| match visited {
+        let mut reads = match max_events {
+            1 => Reads::of_single_events(),
+            _ => Reads::of_many(),
+        };
+        let visit = |visited| match visited {
             Visited::Event(stored, _) => {
                 page.push(stored.event);
                 !page.is_full()
@@ -65,7 +69,8 @@ impl LogReader for Shared {
                 damage = Some((upto, error));
                 false
             }
-        })?;
+        };
+        self.segments.visit_in(&mut reads, after, head, visit)?;
         match damage {
             Some((offset, source)) if page.is_empty() => {
                 // The log may have been trimmed after `head` was read.

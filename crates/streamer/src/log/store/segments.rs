@@ -67,6 +67,33 @@ struct Active {
     is_unsynced: bool,
 }
 
+/// The reads of one or more visits: the file of the last one is kept open.
+#[derive(Debug)]
+pub(super) struct Reads {
+    /// The id of its segment, and the file.
+    open: Option<(u64, Arc<dyn DiskFile>)>,
+    /// The size of the first read of a visit.
+    first: usize,
+}
+
+impl Reads {
+    /// For visits of many events.
+    pub(super) const fn of_many() -> Self {
+        Self {
+            open: None,
+            first: CHUNK,
+        }
+    }
+
+    /// For visits of single events: what lies between two entries of the index, and a usual record after it.
+    pub(super) const fn of_single_events() -> Self {
+        Self {
+            open: None,
+            first: 2 * INDEX_INTERVAL,
+        }
+    }
+}
+
 /// One step of [`Segments::visit`].
 #[derive(Debug)]
 pub(super) enum Visited {
@@ -181,6 +208,17 @@ impl Segments {
         &self,
         after: u64,
         upto: u64,
+        each: impl FnMut(Visited) -> bool,
+    ) -> Result<(), LogError> {
+        self.visit_in(&mut Reads::of_many(), after, upto, each)
+    }
+
+    /// Does the same as [`Self::visit`], as one of several visits.
+    pub(super) fn visit_in(
+        &self,
+        reads: &mut Reads,
+        after: u64,
+        upto: u64,
         mut each: impl FnMut(Visited) -> bool,
     ) -> Result<(), LogError> {
         let mut next = after + 1;
@@ -188,7 +226,7 @@ impl Segments {
             let (segment, end) = self.find(next);
             let end = end.min(upto);
             if let Some(segment) = segment
-                && !self.visit_segment(&segment, &mut next, end, &mut each)?
+                && !self.visit_segment(&segment, reads, &mut next, end, &mut each)?
             {
                 return Ok(());
             }
@@ -208,18 +246,24 @@ impl Segments {
     fn visit_segment(
         &self,
         segment: &Segment,
+        reads: &mut Reads,
         next: &mut u64,
         end: u64,
         each: &mut impl FnMut(Visited) -> bool,
     ) -> Result<bool, LogError> {
-        // Opened for each visit, so that a long log does not hold a descriptor per segment.
-        let file = match self.disk.open(&file_name(segment.header.id)) {
-            // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            opened => opened.map_err(LogError::storage)?,
+        let id = segment.header.id;
+        let file = match &reads.open {
+            Some((known, file)) if *known == id => Arc::clone(file),
+            // Not kept beyond a few visits, so that a long log does not hold a descriptor per segment.
+            _ => match self.disk.open(&file_name(id)) {
+                // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+                opened => opened.map_err(LogError::storage)?,
+            },
         };
+        reads.open = Some((id, Arc::clone(&file)));
         let mut at = segment.place_before(*next, &*file)?;
-        let mut size = CHUNK;
+        let mut size = reads.first;
         let mut names = KnownNames::default();
         while at < segment.length && *next <= end {
             let part = read(&*file, at, size.min(segment.length - at))?;

@@ -39,6 +39,9 @@ struct State {
     segment_writes: usize,
     segment_syncs: usize,
     segment_bytes: usize,
+    /// The segments opened, and the bytes read from them.
+    segment_opens: usize,
+    segment_bytes_read: usize,
     /// Bytes written to the index, and its syncs.
     index_bytes: usize,
     index_syncs: usize,
@@ -118,6 +121,13 @@ impl Disk {
             syncs: state.segment_syncs,
             bytes: state.segment_bytes,
         }
+    }
+
+    /// Returns the number of times that a segment was opened, and the bytes read from segments.
+    #[cfg(test)]
+    pub(super) fn segment_reads(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.segment_opens, state.segment_bytes_read)
     }
 
     /// Returns the bytes written to all files.
@@ -403,6 +413,7 @@ impl DiskFile for OpenFile {
     }
 
     fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.state().segment_bytes_read += out.len();
         self.read_at(at, out)
     }
 
@@ -444,9 +455,12 @@ impl SegmentDisk for Disk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        if !self.state().files.contains_key(name) {
+        let mut state = self.state();
+        if !state.files.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        state.segment_opens += 1;
+        drop(state);
         Ok(Arc::new(self.file(name)))
     }
 

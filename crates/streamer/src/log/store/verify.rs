@@ -15,7 +15,7 @@ use super::{
     head::{HEAD_FILE, KnownHead},
     open::{LOCK_FILE, OpenError, OpenFailure, initialize},
     overlay::{Overlay, ReadOnlyDirectory},
-    segments::Visited,
+    segments::{Reads, Visited},
 };
 use crate::log::{
     Bounds, DocumentKey, LogError, LogReader,
@@ -238,6 +238,7 @@ impl Check<'_> {
     fn index(&mut self, shared: &Shared) -> Result<(), LogError> {
         let transaction = shared.engine.begin_read().map_err(storage)?;
         let table = transaction.open_table(DOCUMENTS).map_err(storage)?;
+        let mut reads = Reads::of_single_events();
         for row in table.iter().map_err(storage)? {
             let (key, encoded) = row.map_err(storage)?;
             let (database, collection, id) = key.value();
@@ -250,7 +251,8 @@ impl Check<'_> {
                 Ok(row) if row.state.deleted || row.event.is_some() => {}
                 // The events were checked before, so that their number is enough here.
                 Ok(row) => {
-                    let last = documents::last_event(&shared.segments, row.state.offset);
+                    let last =
+                        documents::last_event(&shared.segments, &mut reads, row.state.offset);
                     self.verified.documents += u64::from(last.is_err());
                 }
             }

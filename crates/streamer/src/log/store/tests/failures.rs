@@ -47,6 +47,34 @@ fn commit_is_one_write_and_one_sync() {
 }
 
 #[test]
+fn page_of_documents_opens_a_segment_once_and_reads_little() {
+    const DOCUMENTS: usize = 1_000;
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &StoreOptions::new(EPOCH_7)).unwrap();
+    let own = |sequence: u64| {
+        let mut submission = entry_of_200_bytes(sequence);
+        submission.document = DocumentKey::new("db", "c", format!("d{sequence:04}"));
+        submission
+    };
+    log.append((1..=DOCUMENTS as u64).map(own).collect(), 0)
+        .unwrap();
+    log.maintain(20_000).unwrap();
+    let (opens, bytes) = disk.segment_reads();
+    let page = log.reader().documents(DocumentQuery {
+        database: "db",
+        collection: Some("c"),
+        after: None,
+        max_documents: DOCUMENTS,
+        max_bytes: usize::MAX,
+    });
+    assert_eq!(page.unwrap().documents.len(), DOCUMENTS);
+    let (opened, read) = disk.segment_reads();
+    assert_eq!(opened - opens, 1);
+    let each = (read - bytes) / DOCUMENTS;
+    assert!(each <= 16 << 10, "{each} bytes are read for each document");
+}
+
+#[test]
 fn index_adds_little_to_what_is_written() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &StoreOptions::new(EPOCH_7)).unwrap();
