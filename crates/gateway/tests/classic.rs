@@ -219,6 +219,30 @@ async fn client_that_reads_nothing_delays_only_itself() {
 }
 
 #[tokio::test]
+async fn client_that_accepts_nothing_is_dropped_after_the_write_timeout() {
+    let world = World::with(|options| options.write_timeout = Duration::from_millis(300)).await;
+    let mut client = world.client().await;
+    client.subscribe("s", orders(), false).await;
+    let padding = "x".repeat(500_000);
+    // More than the buffers of both sockets hold.
+    for n in 0..40 {
+        world
+            .publish("orders", &format!("o{n}"), &json!({"padding": padding}))
+            .await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let reading = async {
+        let mut events = 0;
+        // What the buffers held, and then the end.
+        while let Some(Ok(_)) = client.0.next().await {
+            events += 1;
+        }
+        events
+    };
+    assert!(soon(reading).await < 40);
+}
+
+#[tokio::test]
 async fn malformed_messages_have_an_answer() {
     let world = World::start().await;
     let mut client = world.connect().await;

@@ -147,18 +147,22 @@ impl Client {
 
     /// Returns the next text message, other than heartbeats.
     pub async fn next(&mut self) -> Value {
-        loop {
-            match soon(self.0.next()).await {
-                Some(Ok(Message::Text(text))) => {
-                    let message: Value = serde_json::from_str(&text).unwrap();
-                    if message["type"] != "heartbeat" {
-                        return message;
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        let message: Value = serde_json::from_str(&text).unwrap();
+                        if message["type"] != "heartbeat" {
+                            return message;
+                        }
                     }
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => panic!("{other:?}"),
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                other => panic!("{other:?}"),
             }
-        }
+        };
+        // Around all of it: heartbeats must not begin the wait anew.
+        soon(next).await
     }
 
     /// Returns the close frame; text messages before it are dropped.
