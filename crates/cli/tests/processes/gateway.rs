@@ -168,3 +168,25 @@ async fn plaintext_gateway_beyond_loopback_is_refused() {
         "{ended:?}"
     );
 }
+
+#[tokio::test]
+async fn top_reads_a_gateway_and_its_server() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    let gateway = opened(&mut server).await;
+    publish(
+        &format!("-d db -c c --addr {}", server.addr),
+        "{\"id\":\"a\"}\n",
+    )
+    .await;
+    let report = run(&words(&format!("top --gateway {gateway}")), None).await;
+    assert_eq!(report.code, Some(0), "{report:?}");
+    for expected in [
+        "events after 0 up to 1",
+        "gateway   ready",
+        "0 sockets with 0 subscriptions",
+        "newest sockets\nnone",
+    ] {
+        assert!(report.stdout.contains(expected), "{expected}: {report:?}");
+    }
+}
