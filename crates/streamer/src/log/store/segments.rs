@@ -67,11 +67,15 @@ struct Active {
     is_unsynced: bool,
 }
 
-/// The reads of one or more visits: the file of the last one is kept open.
+/// The reads of one or more visits. The file of the last one is kept open, and what was read of it last.
 #[derive(Debug)]
 pub(super) struct Reads {
     /// The id of its segment, and the file.
     open: Option<(u64, Arc<dyn DiskFile>)>,
+    /// The part of the file that was read last, and its place.
+    part: (usize, Vec<u8>),
+    /// Offset and place of the last event visited there.
+    last: (u64, usize),
     /// The size of the first read of a visit.
     first: usize,
 }
@@ -79,18 +83,49 @@ pub(super) struct Reads {
 impl Reads {
     /// For visits of many events.
     pub(super) const fn of_many() -> Self {
-        Self {
-            open: None,
-            first: CHUNK,
-        }
+        Self::beginning_with(CHUNK)
     }
 
     /// For visits of single events: what lies between two entries of the index, and a usual record after it.
     pub(super) const fn of_single_events() -> Self {
+        Self::beginning_with(2 * INDEX_INTERVAL)
+    }
+
+    const fn beginning_with(first: usize) -> Self {
         Self {
             open: None,
-            first: 2 * INDEX_INTERVAL,
+            part: (0, Vec::new()),
+            last: (0, 0),
+            first,
         }
+    }
+
+    /// Forgets the file, and keeps another one.
+    fn open(&mut self, id: u64, file: &Arc<dyn DiskFile>) {
+        *self = Self::beginning_with(self.first);
+        self.open = Some((id, Arc::clone(file)));
+    }
+
+    /// Returns a place before an event: the given one, or that of the last event visited, if it is nearer.
+    fn nearest(&self, offset: u64, place: usize) -> usize {
+        let (last, at) = self.last;
+        if last < offset { place.max(at) } else { place }
+    }
+
+    /// Returns the file from this place on: what is left of the last read, or else as many bytes.
+    fn from(&mut self, file: &dyn DiskFile, at: usize, bytes: usize) -> Result<&[u8], LogError> {
+        let (start, part) = &self.part;
+        let is_held = (*start..start + part.len()).contains(&at);
+        if !is_held {
+            self.part = (at, read(file, at, bytes)?);
+        }
+        let (start, part) = &self.part;
+        Ok(&part[at - start..])
+    }
+
+    /// Makes the next read one of the file.
+    fn read_again(&mut self) {
+        self.part.1.clear();
     }
 }
 
@@ -261,13 +296,15 @@ impl Segments {
                 opened => opened.map_err(LogError::storage)?,
             },
         };
-        reads.open = Some((id, Arc::clone(&file)));
-        let mut at = segment.place_before(*next, &*file)?;
+        if reads.open.as_ref().is_none_or(|(known, _)| *known != id) {
+            reads.open(id, &file);
+        }
+        let mut at = reads.nearest(*next, segment.place_before(*next, &*file)?);
         let mut size = reads.first;
         let mut names = KnownNames::default();
         while at < segment.length && *next <= end {
-            let part = read(&*file, at, size.min(segment.length - at))?;
-            let mut records = Records::new(segment.header, at, &part);
+            let part = reads.from(&*file, at, size.min(segment.length - at))?;
+            let mut records = Records::new(segment.header, at, part);
             for record in records.by_ref() {
                 // The index is sparse, so that the place found is usually a few records too early.
                 if record.kind != Kind::Event || record.offset < *next {
@@ -300,11 +337,9 @@ impl Segments {
                         error,
                     }),
                 };
-                if !goes_on {
-                    return Ok(false);
-                }
-                if *next > end {
-                    return Ok(true);
+                if !goes_on || *next > end {
+                    reads.last = (record.offset, record.at);
+                    return Ok(goes_on);
                 }
             }
             // A record that the part does not hold entirely is read again with a larger one.
@@ -316,6 +351,7 @@ impl Segments {
             } else {
                 size *= 4;
             }
+            reads.read_again();
         }
         Ok(true)
     }

@@ -48,30 +48,35 @@ fn commit_is_one_write_and_one_sync() {
 
 #[test]
 fn page_of_documents_opens_a_segment_once_and_reads_little() {
-    const DOCUMENTS: usize = 1_000;
-    let disk = Disk::default();
-    let mut log = open_on(&disk, &StoreOptions::new(EPOCH_7)).unwrap();
-    let own = |sequence: u64| {
-        let mut submission = entry_of_200_bytes(sequence);
-        submission.document = DocumentKey::new("db", "c", format!("d{sequence:04}"));
-        submission
-    };
-    log.append((1..=DOCUMENTS as u64).map(own).collect(), 0)
-        .unwrap();
-    log.maintain(20_000).unwrap();
-    let (opens, bytes) = disk.segment_reads();
-    let page = log.reader().documents(DocumentQuery {
-        database: "db",
-        collection: Some("c"),
-        after: None,
-        max_documents: DOCUMENTS,
-        max_bytes: usize::MAX,
-    });
-    assert_eq!(page.unwrap().documents.len(), DOCUMENTS);
-    let (opened, read) = disk.segment_reads();
-    assert_eq!(opened - opens, 1);
-    let each = (read - bytes) / DOCUMENTS;
-    assert!(each <= 16 << 10, "{each} bytes are read for each document");
+    const DOCUMENTS: u64 = 1_000;
+    // In the order in which the documents were changed, and far apart from each other.
+    for (step, most) in [(1, 400), (337, 16 << 10)] {
+        let disk = Disk::default();
+        let mut log = open_on(&disk, &StoreOptions::new(EPOCH_7)).unwrap();
+        let own = |sequence: u64| {
+            let mut submission = entry_of_200_bytes(sequence);
+            let id = format!("d{:04}", sequence * step % DOCUMENTS);
+            submission.document = DocumentKey::new("db", "c", id);
+            submission
+        };
+        log.append((1..=DOCUMENTS).map(own).collect(), 0).unwrap();
+        log.maintain(20_000).unwrap();
+        let (opens, bytes) = disk.segment_reads();
+        let page = log.reader().documents(DocumentQuery {
+            database: "db",
+            collection: Some("c"),
+            after: None,
+            max_documents: DOCUMENTS as usize,
+            max_bytes: usize::MAX,
+        });
+        let mut offsets: Vec<_> = page.unwrap().documents.iter().map(|it| it.offset).collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, (1..=DOCUMENTS).collect::<Vec<_>>());
+        let (opened, read) = disk.segment_reads();
+        assert_eq!(opened - opens, 1);
+        let each = (read - bytes) / DOCUMENTS as usize;
+        assert!(each <= most, "{each} bytes are read for each document");
+    }
 }
 
 #[test]
