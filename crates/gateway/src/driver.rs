@@ -89,6 +89,9 @@ pub(crate) struct Newcomer {
     pub(crate) permit: Option<KeyedPermit>,
 }
 
+/// The size from which no message is added to a frame, in bytes.
+const JOINED_BYTES: usize = 16 << 10;
+
 /// The answer to a principal with too many sockets.
 pub(crate) const TOO_MANY_SOCKETS: &str = "this principal has too many sockets";
 
@@ -170,11 +173,16 @@ impl Driver {
         self.out.is_empty() && !self.is_closed
     }
 
-    /// Polls for what the socket is to do. At most one item of a subscription is taken from it for each
-    /// frame, so that nothing is queued here for a slow client.
+    /// Polls for what the socket is to do. Items are taken from the subscriptions for the frame that is
+    /// returned only, so that nothing is queued here for a slow client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outgoing> {
         loop {
-            if let Some(outgoing) = self.out.pop_front() {
+            if let Some(mut outgoing) = self.out.pop_front() {
+                if let Outgoing::Text(text) = &mut outgoing
+                    && self.machine.joins_frames()
+                {
+                    self.join(text, cx);
+                }
                 if self.out.is_empty() {
                     self.out = VecDeque::new();
                 }
@@ -192,6 +200,31 @@ impl Driver {
             if !(self.take_signals() || self.take_time(cx) || self.take_event(cx)) {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Makes an array of a frame and the messages after it that are there already.
+    fn join(&mut self, frame: &mut String, cx: &mut Context<'_>) {
+        let mut is_array = false;
+        while frame.len() < JOINED_BYTES {
+            match self.out.pop_front() {
+                Some(Outgoing::Text(next)) => {
+                    if !std::mem::replace(&mut is_array, true) {
+                        frame.insert(0, '[');
+                    }
+                    frame.push(',');
+                    frame.push_str(&next);
+                }
+                Some(other) => {
+                    self.out.push_front(other);
+                    break;
+                }
+                None if self.is_closed || !self.take_event(cx) => break,
+                None => {}
+            }
+        }
+        if is_array {
+            frame.push(']');
         }
     }
 

@@ -3,6 +3,7 @@
 mod assets;
 mod classic;
 mod driver;
+mod http;
 pub mod limits;
 pub mod machine;
 mod metrics;
@@ -19,6 +20,7 @@ mod status;
 mod streamer_status;
 pub mod subscription;
 pub mod upstream;
+mod v1;
 mod websocket;
 
 pub use self::{

@@ -25,6 +25,11 @@ pub trait Machine: fmt::Debug + Send {
     /// Applies an input. Every effect is in `out` when this returns. Returns the time of the next
     /// [`Input::Tick`]; `None` is never.
     fn step(&mut self, now: Time, input: Input<'_>, out: &mut Actions) -> Option<Time>;
+
+    /// Returns true if an array of frames means the same as its frames one after another.
+    fn joins_frames(&self) -> bool {
+        false
+    }
 }
 
 /// What can happen to a socket.

@@ -1,6 +1,6 @@
 //! The gateway as a server: its listener, its paths, and its orderly end.
 
-mod realtime;
+pub(crate) mod realtime;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,8 +24,8 @@ use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets, limits::Permits, metrics::Metrics, options::GatewayOptions, origin, rights::Rights,
-    shared::Shared, sockets::Sockets, status, upstream::Upstream,
+    assets, http, limits::Permits, metrics::Metrics, options::GatewayOptions, origin,
+    rights::Rights, shared::Shared, sockets::Sockets, status, upstream::Upstream,
 };
 
 /// A running gateway. Dropping it cuts every connection; [`Gateway::drain`] shuts it down in order.
@@ -85,6 +85,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             server: uuid::Uuid::new_v4().to_string().into(),
             upstream: Upstream::start(options.upstream.clone())?,
+            keys: http::Keys::default(),
             rights,
             permits: Permits::new(&options.limits),
             metrics: Arc::<Metrics>::default(),
@@ -177,6 +178,7 @@ fn router(shared: Arc<Shared>, connections: OpenConnections) -> Router {
             get(realtime::events_of_database),
         )
         .route("/v1/status", status)
+        .merge(http::routes())
         .fallback(asset)
         .layer(middleware::from_fn_with_state(
             Arc::clone(&shared),

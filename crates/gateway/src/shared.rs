@@ -6,8 +6,8 @@ use steadfast_session::Time;
 use tokio::time::Instant;
 
 use crate::{
-    limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights, sockets::Sockets,
-    upstream::Upstream,
+    http::Keys, limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights,
+    sockets::Sockets, upstream::Upstream,
 };
 
 /// What all requests and sockets of a gateway share.
@@ -16,6 +16,7 @@ pub(crate) struct Shared {
     pub(crate) options: GatewayOptions,
     pub(crate) server: Arc<str>,
     pub(crate) upstream: Upstream,
+    pub(crate) keys: Keys,
     pub(crate) rights: Rights,
     pub(crate) permits: Permits,
     pub(crate) metrics: Arc<Metrics>,

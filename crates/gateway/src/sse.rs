@@ -1,4 +1,4 @@
-//! Server-sent events of the classic protocol: the messages of a machine, without a way back.
+//! Server-sent events: the messages of a machine, without a way back.
 
 use std::{
     convert::Infallible,
@@ -23,6 +23,8 @@ pub(crate) struct Events {
     driver: Driver,
     heartbeat: Interval,
     phase: Phase,
+    /// Frames are whole events. Otherwise they are the data of one.
+    are_whole: bool,
     retry_after: Duration,
 }
 
@@ -34,6 +36,7 @@ enum Phase {
 }
 
 impl Events {
+    /// Creates a stream of events whose data are the frames of a machine.
     pub(crate) fn new(driver: Driver, retry_after: Duration) -> Self {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,7 +44,16 @@ impl Events {
             driver,
             heartbeat,
             phase: Phase::Begin,
+            are_whole: false,
             retry_after,
+        }
+    }
+
+    /// Creates a stream of events that are the frames of a machine.
+    pub(crate) fn of_whole(driver: Driver, retry_after: Duration) -> Self {
+        Self {
+            are_whole: true,
+            ..Self::new(driver, retry_after)
         }
     }
 }
@@ -66,6 +78,7 @@ impl Body for Events {
         }
         if let Poll::Ready(outgoing) = this.driver.poll(cx) {
             return match outgoing {
+                Outgoing::Text(text) if this.are_whole => data(text),
                 Outgoing::Text(text) => data(format!("data: {text}\n\n")),
                 Outgoing::Ping => data(": ping\n\n".to_owned()),
                 Outgoing::Close { code: 1012, .. } => {

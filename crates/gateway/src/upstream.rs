@@ -24,7 +24,7 @@ use steadfast::{
 };
 use steadfast_session::State;
 use steadfast_streamer::{
-    Client, Entry, LiveWindow, PublishError, Publisher, Subscription,
+    Client, LiveWindow, Publisher, Subscription,
     client::{BuildError, Limits, SubscribeError},
 };
 use tokio::time::timeout;
@@ -185,20 +185,10 @@ impl Upstream {
         Handle::new(self.clone(), request, peer)
     }
 
-    /// Publishes entries in order, and waits until all are durable. The caller has checked the rights.
-    ///
-    /// # Errors
-    ///
-    /// At the first entry that was refused, or is not known to be durable. Those after it may be.
-    pub async fn publish(&self, entries: Vec<Entry>) -> Result<(), PublishError> {
-        let mut pending = Vec::with_capacity(entries.len());
-        for entry in entries {
-            pending.push(self.connections().publisher.enqueue(entry).await?);
-        }
-        for entry in pending {
-            entry.await?;
-        }
-        Ok(())
+    /// Returns the publisher that all clients share. Whoever uses it has checked their rights.
+    #[must_use]
+    pub fn publisher(&self) -> &Publisher {
+        &self.connections().publisher
     }
 
     /// Returns the settings, from which another publisher can be made.

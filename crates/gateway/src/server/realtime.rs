@@ -21,6 +21,7 @@ use crate::{
     socket::WebSocket,
     sse::Events,
     subscription::{EndCode, Event},
+    v1::{SUBPROTOCOL, Session},
     websocket::{DEFLATE, accept, offers_deflate},
 };
 
@@ -99,7 +100,14 @@ struct Spoken {
 
 impl Spoken {
     /// Chooses among the subprotocols that a client offers. Without a known one it speaks the classic protocol.
-    fn choose(_offered: &[String]) -> Self {
+    fn choose(offered: &[String]) -> Self {
+        if offered.iter().any(|it| it == SUBPROTOCOL) {
+            return Self {
+                machine: Box::new(Session::default()),
+                kind: SocketKind::V1,
+                subprotocol: Some(SUBPROTOCOL),
+            };
+        }
         Self {
             machine: Box::new(Classic::new()),
             kind: SocketKind::Classic,
@@ -176,7 +184,11 @@ async fn open_events(
     if let Err(end) = driver.adopt(Classic::EVENTS_KEY, handle) {
         return too_many(&end.message);
     }
-    let events = Events::new(driver, shared.options.retry_after);
+    event_stream(Events::new(driver, shared.options.retry_after))
+}
+
+/// Returns the response that is a stream of events.
+pub(crate) fn event_stream(events: Events) -> Response {
     let mut response = Response::new(Body::new(events));
     let headers = response.headers_mut();
     for (name, value) in [
@@ -239,7 +251,11 @@ fn unauthorized(shared: &Shared, cause: &Credentials) -> Response {
     (StatusCode::UNAUTHORIZED, text).into_response()
 }
 
-fn newcomer(shared: &Shared, peer: Option<Peer>, head: &Parts) -> Result<Newcomer, &'static str> {
+pub(crate) fn newcomer(
+    shared: &Shared,
+    peer: Option<Peer>,
+    head: &Parts,
+) -> Result<Newcomer, &'static str> {
     let permit = match &peer {
         Some(peer) => Driver::admit(shared, peer)?,
         None => None,

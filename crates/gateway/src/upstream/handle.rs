@@ -224,15 +224,7 @@ impl fmt::Debug for Handle {
 }
 
 fn shown(window: &LiveWindow, update: WindowUpdate) -> Event {
-    let id = match &update {
-        WindowUpdate::Entered { id, .. }
-        | WindowUpdate::Changed { id, .. }
-        | WindowUpdate::Moved { id, .. } => Some(id),
-        _ => None,
-    };
-    // By its id: an index is that after this update, and others of the same item may follow.
-    let documents = window.documents();
-    let document = id.and_then(|id| documents.iter().find(|it| it.document_id == *id));
+    let document = window.documents().document(&update);
     Event::Window {
         document: document.cloned().map(Box::new),
         position: window.position(),

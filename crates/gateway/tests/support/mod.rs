@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod http;
+pub mod v1;
+
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
