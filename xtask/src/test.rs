@@ -22,7 +22,8 @@ pub(crate) struct Counts {
     pub(crate) failed: usize,
 }
 
-/// Runs the tests of the workspace and, with `interop`, those with Python peers and the JavaScript client.
+/// Runs the tests of the workspace and, with `interop`, those with Python peers, the JavaScript client and the
+/// console.
 pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
     let mut passed = process::watch(
         process::cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]),
@@ -34,6 +35,7 @@ pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
         passed &= javascript::run(&binary, |line| counts.node(line))?;
         passed &= pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)?;
         passed &= python_parsers(counts)?;
+        passed &= console_in_chromium(counts)?;
     }
     if !passed {
         bail!("a test failed");
