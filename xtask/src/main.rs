@@ -144,9 +144,10 @@ fn main() -> Result<()> {
         Task::Bench { args } => bench::run(&args),
         Task::Chaos { test } => chaos::run(test),
         Task::RemoteRead { args } => test::remote_read(&args),
-        Task::Console { screenshots } => {
+        Task::Console { screenshots: true } => test::write_screenshots(),
+        Task::Console { screenshots: false } => {
             let mut counts = test::Counts::default();
-            let result = test::console(screenshots, &mut counts);
+            let result = test::console(&mut counts);
             println!("{} passed, {} failed", counts.passed, counts.failed);
             result
         }

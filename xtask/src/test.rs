@@ -90,18 +90,20 @@ fn binary() -> Result<PathBuf> {
     Ok(process::target().join("debug/steadfast"))
 }
 
-/// Tests the console in a Chromium, or writes its screenshots to `docs/screenshots`.
-pub(crate) fn console(screenshots: bool, counts: &mut Counts) -> Result<()> {
-    if screenshots {
-        let mut write = Command::new(test_environment(CONSOLE)?);
-        write.current_dir(process::root());
-        write.arg(format!("{CONSOLE}/screenshots.py"));
-        return process::run(write.env("STEADFAST_BINARY", binary()?));
-    }
+/// Tests the console in a Chromium.
+pub(crate) fn console(counts: &mut Counts) -> Result<()> {
     if console_in_chromium(counts)? {
         return Ok(());
     }
     bail!("a test failed")
+}
+
+/// Writes the pictures of the console to `docs/screenshots`.
+pub(crate) fn write_screenshots() -> Result<()> {
+    let mut write = Command::new(test_environment(CONSOLE)?);
+    write.current_dir(process::root());
+    write.arg(format!("{CONSOLE}/screenshots.py"));
+    process::run(write.env("STEADFAST_BINARY", binary()?))
 }
 
 fn console_in_chromium(counts: &mut Counts) -> Result<bool> {

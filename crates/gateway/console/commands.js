@@ -12,7 +12,7 @@ function line(...words) {
 }
 
 /** Returns the path of a collection below the gateway. */
-export function collectionPath({ database, collection }) {
+function collectionPath({ database, collection }) {
   return `/v1/databases/${encodeURIComponent(database)}/collections/${encodeURIComponent(collection)}`;
 }
 

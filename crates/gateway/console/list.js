@@ -3,7 +3,7 @@
 import { eachFrame, element, write } from "./dom.js";
 
 /** The lines that are kept; older ones are dropped. */
-export const LINES_MAX = 500;
+const LINES_MAX = 500;
 /** The lines that are shown. */
 const SLOTS = 200;
 

@@ -1,7 +1,7 @@
 // Judges whether each published number arrived once and in order. It has no clock and no page.
 
 /** The numbers that are kept in the order of their arrival. */
-export const ARRIVALS_MAX = 2_000;
+const ARRIVALS_MAX = 2_000;
 
 /** Expects the numbers from 1 on. */
 export class Numbers {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Prefix of a family and how many it has, counted from 1.
-const FAMILIES: [(&str, usize); 17] = [
+const FAMILIES: [(&str, usize); 18] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
@@ -16,6 +16,8 @@ const FAMILIES: [(&str, usize); 17] = [
     ("cred:A", 11),
     // What the JavaScript client promises.
     ("js:J", 16),
+    // What `steadfast.v1` and the gateway's HTTP promise.
+    ("api:A", 12),
     // What the console promises.
     ("con:C", 8),
     // What an operator of the Streamer meets.
