@@ -14,8 +14,6 @@ const FAMILIES: [(&str, usize); 18] = [
     ("log:L", 20),
     // What a link promises of credentials, and of what a person sees.
     ("cred:A", 11),
-    // What steadfast.v1 and the HTTP interface of the gateway promise.
-    ("api:A", 12),
     // What the JavaScript client promises.
     ("js:J", 16),
     // What `steadfast.v1` and the gateway's HTTP promise.
