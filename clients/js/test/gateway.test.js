@@ -264,3 +264,21 @@ test("a cut on request is followed by another connection", real, () =>
     assert.equal((await follow(changes)).length, 1);
     assert.deepEqual(states.slice(0, 3), ["live", "waiting", "connecting"]);
   }));
+
+test("a gateway that drains is followed by another one", real, () =>
+  Setup.with(async (setup) => {
+    const [, server] = await setup.server("--listen", "127.0.0.1:0", "--gateway", "off");
+    const [gateway, address] = await setup.gateway("127.0.0.1:0", server);
+    const client = setup.connect(`http://${address}`);
+    const changes = client.db("shop").collection("orders").changes();
+    await isLive(client);
+    const waiting = new Promise((resolve) => {
+      client.watch((status) => status.state === "waiting" && resolve(status));
+    });
+    gateway.kill("SIGTERM");
+    assert.match((await waiting).cause, /^the gateway restarts/);
+    await setup.publish(server, [{ id: "end" }]);
+    await setup.gateway(address, server);
+    client.wake();
+    assert.equal((await follow(changes)).length, 1);
+  }));
