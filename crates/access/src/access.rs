@@ -6,6 +6,7 @@ use serde_json::Map;
 
 use crate::{
     Action, Certificate, CertificateFault, CertificateName, Decision, Identity, JwtFault, Method,
+    Node,
     certificate::sha256,
     identity::Evidence,
     jwt::JwtRules,
@@ -69,6 +70,9 @@ pub enum Refused {
     /// The certificate has expired.
     #[error("the certificate has expired")]
     ExpiredCertificate,
+    /// The credentials of an open stream name another principal than before.
+    #[error("the credentials are those of another principal now")]
+    OtherPrincipal,
 }
 
 /// Shows which credentials there are, never the credentials.
@@ -91,7 +95,20 @@ impl Refused {
             Self::ExpiredToken | Self::ExpiredCertificate | Self::Jwt(JwtFault::Expired) => {
                 "the credentials have expired"
             }
+            Self::OtherPrincipal => "the credentials are those of another principal now",
             _ => "the credentials are not valid",
+        }
+    }
+
+    /// Returns the word for metrics: `missing`, `expired` or `invalid`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::ExpiredToken | Self::ExpiredCertificate | Self::Jwt(JwtFault::Expired) => {
+                "expired"
+            }
+            _ => "invalid",
         }
     }
 }
@@ -155,7 +172,8 @@ impl Access {
         }
     }
 
-    /// Returns what the policy says to an action on a collection. Default: denied.
+    /// Returns what the policy says to an action on a collection. Default: denied. Actions that concern no
+    /// collection are denied here; see [`Access::allows`].
     #[must_use]
     pub fn decide(
         &self,
@@ -167,10 +185,17 @@ impl Access {
         self.policy.decide(identity, action, database, collection)
     }
 
-    /// Returns true if the identity may see the state of the server.
+    /// Returns true if the policy grants an action that concerns no collection. For [`Action::Register`]
+    /// this is true if there is any node that the identity may register as.
     #[must_use]
-    pub fn is_admin(&self, identity: &Identity) -> bool {
-        self.decide(identity, Action::Admin, "", "") == Decision::Allowed
+    pub fn allows(&self, identity: &Identity, action: Action) -> bool {
+        self.policy.allows(identity, action)
+    }
+
+    /// Returns true if an agent with this identity may register as a node.
+    #[must_use]
+    pub fn may_register(&self, identity: &Identity, node: &Node<'_>) -> bool {
+        self.policy.may_register(identity, node)
     }
 
     fn of_token(&self, token: &str, now: SystemTime) -> Result<Identity, Refused> {

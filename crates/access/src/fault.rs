@@ -69,6 +69,9 @@ pub enum FaultKind {
     /// A filter stands beside an action that it would not restrict.
     #[error("a filter restricts `subscribe` only; put other actions into a grant without one")]
     FilterOfAction,
+    /// Nodes stand beside actions that do not concern them.
+    #[error("only the action `register` concerns nodes; name it, or remove this")]
+    NodesOfAction,
     /// Two entries are the same token.
     #[error("another entry has the same token")]
     SameToken,

@@ -6,6 +6,7 @@ mod fault;
 mod files;
 mod identity;
 mod jwt;
+mod node;
 mod pattern;
 mod policy;
 mod reader;
@@ -22,6 +23,7 @@ pub use self::{
     files::Source,
     identity::{Identity, Method},
     jwt::{Algorithm, JwtFault, KeyFault},
+    node::Node,
     pattern::{Pattern, PatternFault},
     policy::{Action, Decision},
     template::{Condition, FilterTemplate, TemplateFault},

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::{
     identity::{Identity, Method},
+    node::{Node, NodeRule},
     pattern::Pattern,
     template::{Condition, FilterTemplate},
 };
@@ -19,6 +20,12 @@ pub enum Action {
     Publish,
     /// See the state of the server, and read its whole log. Databases and collections do not matter.
     Admin,
+    /// Register as an agent of the flight recorder, for a node that the grant names.
+    Register,
+    /// Read the pages of the flight recorder's proxy.
+    Read,
+    /// Have the agents of the flight recorder gather crashes, profiles and the state of their databases.
+    Diagnose,
 }
 
 /// The answer of a policy to a request for an action.
@@ -40,6 +47,8 @@ pub(crate) struct Grant {
     pub(crate) collections: Vec<Pattern>,
     pub(crate) actions: Vec<Action>,
     pub(crate) filter: Option<FilterTemplate>,
+    /// For [`Action::Register`].
+    pub(crate) nodes: Option<NodeRule>,
 }
 
 /// A group of peers that has roles.
@@ -68,11 +77,19 @@ pub(crate) struct Policy {
 
 impl Action {
     /// The actions, with their words in a policy.
-    pub(crate) const ALL: [(&'static str, Self); 3] = [
+    pub(crate) const ALL: [(&'static str, Self); 6] = [
         ("subscribe", Self::Subscribe),
         ("publish", Self::Publish),
         ("admin", Self::Admin),
+        ("register", Self::Register),
+        ("read", Self::Read),
+        ("diagnose", Self::Diagnose),
     ];
+
+    /// Returns true if the action concerns documents of a collection.
+    pub(crate) fn is_on_collections(self) -> bool {
+        matches!(self, Self::Subscribe | Self::Publish)
+    }
 }
 
 impl Policy {
@@ -86,10 +103,8 @@ impl Policy {
         let mut filters = Vec::new();
         for grant in self.grants_of(identity) {
             let any = |patterns: &[Pattern], name| patterns.iter().any(|it| it.matches(name));
-            let applies = grant.actions.contains(&action)
-                && (action == Action::Admin
-                    || any(&grant.databases, database) && any(&grant.collections, collection));
-            if !applies {
+            let applies = any(&grant.databases, database) && any(&grant.collections, collection);
+            if !grant.actions.contains(&action) || !applies {
                 continue;
             }
             match &grant.filter {
@@ -103,6 +118,20 @@ impl Policy {
         } else {
             Decision::Filtered(filters)
         }
+    }
+
+    /// Returns true if a grant allows an action that concerns no collection. For [`Action::Register`] this
+    /// is true if there is a node that the identity may register as.
+    pub(crate) fn allows(&self, identity: &Identity, action: Action) -> bool {
+        let mut grants = self.grants_of(identity);
+        !action.is_on_collections() && grants.any(|grant| grant.actions.contains(&action))
+    }
+
+    pub(crate) fn may_register(&self, identity: &Identity, node: &Node<'_>) -> bool {
+        self.grants_of(identity)
+            .filter(|grant| grant.actions.contains(&Action::Register))
+            .filter_map(|grant| grant.nodes.as_ref())
+            .any(|nodes| nodes.admits(identity, node))
     }
 
     /// Returns true if an entry names peers without credentials.

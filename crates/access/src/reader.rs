@@ -1,5 +1,7 @@
 //! The reading of policy files. All faults of a file are found at once.
 
+mod grants;
+
 use std::{
     io,
     ops::Range,
@@ -15,11 +17,10 @@ use toml::{
 };
 
 use crate::{
-    Access, Action, CertificateName, Condition, Fault, FaultKind, Faults, FilterTemplate, Method,
-    Pattern,
+    Access, CertificateName, Condition, Fault, FaultKind, Faults, Method, Pattern,
     access::CertificateRules,
     jwt::{Algorithm, JwtRules, Keys},
-    policy::{Grant, Member, Policy, Principals},
+    policy::{Member, Policy, Principals},
     token::{StaticToken, from_hex},
 };
 
@@ -227,72 +228,6 @@ impl Reader<'_> {
         Some(CertificateRules { names, revoked })
     }
 
-    fn grant(
-        &mut self,
-        table: Table<'_>,
-        understands: &impl Fn(&Condition) -> Result<(), String>,
-    ) -> Option<Grant> {
-        self.check_keys(
-            table,
-            &["role", "databases", "collections", "actions", "filter"],
-        );
-        let role = self.required(table, "role");
-        let actions = self.words(table, "actions", &Action::ALL);
-        if actions.is_none() {
-            self.missing(table, "actions");
-        }
-        let actions = actions.unwrap_or_default();
-        let filter = match table.get("filter") {
-            Some(value) => self.filter(table, value, &actions, understands),
-            None => None,
-        };
-        let mut databases = self.patterns(table, "databases");
-        let mut collections = self.patterns(table, "collections");
-        // An administrator needs neither.
-        if actions != [Action::Admin] {
-            for (key, patterns) in [
-                ("databases", &mut databases),
-                ("collections", &mut collections),
-            ] {
-                if patterns.is_none() {
-                    self.missing(table, key);
-                }
-            }
-        }
-        Some(Grant {
-            role: role?.into(),
-            databases: databases.unwrap_or_default(),
-            collections: collections.unwrap_or_default(),
-            actions,
-            filter,
-        })
-    }
-
-    fn filter(
-        &mut self,
-        table: Table<'_>,
-        value: &Value<'_>,
-        actions: &[Action],
-        understands: &impl Fn(&Condition) -> Result<(), String>,
-    ) -> Option<FilterTemplate> {
-        if actions.iter().any(|action| *action != Action::Subscribe) {
-            self.fault(value.span(), FaultKind::FilterOfAction);
-        }
-        let texts = self.texts(table, "filter")?;
-        // Each alone first, so that a fault has the place of its condition.
-        for (text, span) in &texts {
-            let checked = FilterTemplate::parse([*text]).map_err(FaultKind::Template);
-            let checked = checked.and_then(|it| {
-                it.check(understands)
-                    .map_err(|(_, fault)| FaultKind::Filter(fault))
-            });
-            if let Err(kind) = checked {
-                self.fault(span.clone(), kind);
-            }
-        }
-        FilterTemplate::parse(texts.iter().map(|(text, _)| *text)).ok()
-    }
-
     fn member(&mut self, table: Table<'_>, known: &[Arc<str>]) -> Option<Member> {
         self.check_keys(table, &["roles", "principals", "claims"]);
         let mut principals = Vec::new();
@@ -411,6 +346,10 @@ impl Reader<'_> {
         key: &'static str,
     ) -> Option<Vec<(&'t str, Range<usize>)>> {
         let value = table.get(key)?;
+        Some(self.texts_of(value, key))
+    }
+
+    fn texts_of<'t>(&mut self, value: &'t Value<'_>, key: &str) -> Vec<(&'t str, Range<usize>)> {
         let mut texts = Vec::new();
         match value.get_ref() {
             DeValue::String(text) => texts.push((&**text, value.span())),
@@ -424,7 +363,7 @@ impl Reader<'_> {
             }
             _ => self.wrong(value.span(), key, "a list of texts, with at least one"),
         }
-        Some(texts)
+        texts
     }
 
     fn required<'t>(&mut self, table: Table<'t>, key: &'static str) -> Option<&'t str> {

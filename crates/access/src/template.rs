@@ -20,8 +20,9 @@ struct ConditionTemplate {
     variable: Option<Variable>,
 }
 
+/// A part of an identity, by its name in a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Variable {
+pub(crate) enum Variable {
     Subject,
     Claim(Box<str>),
 }
@@ -63,11 +64,10 @@ impl FilterTemplate {
         let bind = |template: &ConditionTemplate| {
             let value = match &template.variable {
                 None => None,
-                Some(Variable::Subject) => Some(Json::from(identity.name())),
-                Some(Variable::Claim(name)) => match identity.claims().get(&**name)? {
+                Some(variable) => match variable.value(identity)? {
                     // No document can be compared with them.
                     Json::Null | Json::Object(_) => return None,
-                    value => Some(value.clone()),
+                    value => Some(value),
                 },
             };
             let text = template.text.to_string();
@@ -103,6 +103,25 @@ impl FilterTemplate {
     }
 }
 
+impl Variable {
+    /// Reads the text after the dollar sign.
+    pub(crate) fn parse(name: &str) -> Result<Self, TemplateFault> {
+        match (name, name.strip_prefix("claim.")) {
+            ("sub", _) => Ok(Self::Subject),
+            (_, Some(claim)) if !claim.is_empty() => Ok(Self::Claim(claim.into())),
+            _ => Err(TemplateFault::UnknownVariable(format!("${name}"))),
+        }
+    }
+
+    /// Returns the value for an identity; `None` if it has no such claim.
+    pub(crate) fn value(&self, identity: &Identity) -> Option<Json> {
+        match self {
+            Self::Subject => Some(Json::from(identity.name())),
+            Self::Claim(name) => identity.claims().get(&**name).cloned(),
+        }
+    }
+}
+
 fn condition(text: &str) -> Result<ConditionTemplate, TemplateFault> {
     let text = text.trim();
     let is_boundary = |c: char| c.is_whitespace() || matches!(c, '=' | '!' | '<' | '>');
@@ -113,11 +132,7 @@ fn condition(text: &str) -> Result<ConditionTemplate, TemplateFault> {
     let variable = match last.strip_prefix('$') {
         // Something must be compared with it.
         Some(_) if before.trim().is_empty() => return Err(TemplateFault::NotTheValue),
-        Some("sub") => Some(Variable::Subject),
-        Some(name) => match name.strip_prefix("claim.") {
-            Some(claim) if !claim.is_empty() => Some(Variable::Claim(claim.into())),
-            _ => return Err(TemplateFault::UnknownVariable(last.to_owned())),
-        },
+        Some(name) => Some(Variable::parse(name)?),
         None => None,
     };
     let text = if variable.is_some() { before } else { text };

@@ -8,7 +8,10 @@ use std::{
 use clap::Subcommand;
 use steadfast_streamer::server::policy_source;
 
-use crate::{output, settings};
+use crate::{
+    output,
+    settings::{self, Given, Settings},
+};
 
 /// Arguments of `config`.
 #[derive(clap::Args)]
@@ -29,7 +32,7 @@ enum Command {
 }
 
 const EXAMPLES: &str =
-    "Of settings it checks the names, and the policy file that they name; values are checked
+    "Of settings it checks the names, and the policy files that they name; values are checked
 when a command starts. docs/access.md describes policy files.
 
 Exit status: 0 without a fault, 1 with one.
@@ -74,6 +77,20 @@ fn is_policy(text: &str) -> bool {
         let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
         NAMES.contains(&&line[..end.unwrap_or(line.len())])
     })
+}
+
+/// Reads the policy file of a server. Here and not at its start, so that the faults of the file are among
+/// those of the settings.
+pub(crate) fn policy_file(
+    given: Option<Given<String>>,
+    settings: &mut Settings,
+) -> Option<PathBuf> {
+    let path = settings.get(given).map(PathBuf::from)?;
+    if let Some(Err(faults)) = policy_source(&path).poll() {
+        let faults = faults.0.into_iter();
+        faults.for_each(|fault| settings.fault(fault.place(), fault.kind.to_string()));
+    }
+    Some(path)
 }
 
 fn policy_faults(path: &Path) -> Vec<String> {

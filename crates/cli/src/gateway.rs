@@ -10,13 +10,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use steadfast_gateway::{Gateway, GatewayOptions, Operations, StreamerStatus, UpstreamOptions};
-use steadfast_streamer::server::policy_source;
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
+    config::policy_file,
     credentials::CredentialArgs,
     listen::{self, ListenTlsArgs},
     operations::{self, HttpAddress},
@@ -168,13 +168,7 @@ pub(crate) async fn run(
     let mut options = GatewayOptions::new(upstream);
     options.streamer_status = status.map(streamer_status);
     args.limits.apply(&mut options, &mut settings);
-    options.access = settings.get(args.access).map(PathBuf::from);
-    if let Some(path) = &options.access
-        && let Some(Err(faults)) = policy_source(path).poll()
-    {
-        let faults = faults.0.into_iter();
-        faults.for_each(|fault| settings.fault(fault.place(), fault.kind.to_string()));
-    }
+    options.access = policy_file(args.access, &mut settings);
     options.allow_origins = settings.several(args.allow_origin).unwrap_or_default();
     settings.set(&mut options.compress, args.compress);
     settings.set(&mut options.console, args.console);

@@ -102,7 +102,7 @@ pub(crate) struct CheckedFile {
 pub(crate) fn check_file<A: Parser>(path: &Path) -> CheckedFile {
     let file = File::read(path);
     let faults = file.faults(&keys(&A::command(), ""));
-    let named = ["server.access", "gateway.access"].map(|key| file.get(key));
+    let named = ["server.access", "gateway.access", "proxy.access"].map(|key| file.get(key));
     let access = named.into_iter().flatten();
     CheckedFile {
         faults: (!faults.is_empty()).then_some(Faults(faults)),

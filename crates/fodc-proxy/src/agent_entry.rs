@@ -39,6 +39,8 @@ pub(super) struct AgentEntry {
     pub(super) lanes: Lanes,
     /// Ends all streams of the agent.
     pub(super) end: CancellationToken,
+    /// The principal that registered it; `None` if there is no policy.
+    pub(super) owner: Option<String>,
     counters: Arc<Counters>,
 }
 
@@ -58,6 +60,7 @@ impl AgentEntry {
         carried: CarriedState,
         end: CancellationToken,
         counters: Arc<Counters>,
+        owner: Option<String>,
     ) -> Self {
         Self {
             queries: QueryQueue::new(limits, carried),
@@ -67,6 +70,7 @@ impl AgentEntry {
             streams: BTreeMap::new(),
             lanes: Lanes::new(now),
             end,
+            owner,
             counters,
         }
     }

@@ -105,12 +105,14 @@ impl Agents {
         }
     }
 
-    /// Registers an agent. Returns the agents that it displaced, and the token that ends its streams.
+    /// Registers an agent of the principal `owner`. Returns the agents that it displaced, and the token that
+    /// ends its streams.
     pub(super) fn register(
         &mut self,
         now: Time,
         id: &AgentId,
         request: &RegisterAgentRequest,
+        owner: Option<String>,
     ) -> Result<(Displaced, CancellationToken), Refusal> {
         let displaced = self.registry.register(now, id.clone(), request)?;
         // Carried over, or an agent that registers every minute would delay a page every minute.
@@ -126,7 +128,7 @@ impl Agents {
         // One wait for both ends: a stream that waited for each would take more memory.
         let end = self.end.child_token();
         let counters = Arc::clone(&self.counters);
-        let entry = AgentEntry::new(now, self.limits, carried, end.clone(), counters);
+        let entry = AgentEntry::new(now, self.limits, carried, end.clone(), counters, owner);
         self.entries.insert(id.clone(), entry);
         Ok((displaced, end))
     }
@@ -135,7 +137,7 @@ impl Agents {
         &mut self,
         now: Time,
         id: &AgentId,
-        request: RegisterAgentRequest,
+        request: &RegisterAgentRequest,
     ) -> Result<(), UnknownAgent> {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.queries.on_heartbeat(now);
@@ -156,6 +158,17 @@ impl Agents {
         self.registry.leave(now, id);
         let entry = self.entries.get(id);
         entry.inspect(|entry| entry.end.cancel()).is_some()
+    }
+
+    /// Returns what an agent is now; `None` for an unknown one.
+    pub(super) fn identity(&self, id: &AgentId) -> Option<Arc<Identity>> {
+        Some(Arc::clone(&self.registry.find(id)?.identity))
+    }
+
+    /// Returns true if the agent belongs to this principal.
+    pub(super) fn is_owned(&self, id: &AgentId, owner: &str) -> bool {
+        let entry = self.entries.get(id);
+        entry.is_some_and(|entry| entry.owner.as_deref() == Some(owner))
     }
 
     /// Counts a stream other than the registration's. Returns the token that ends it, or `None` for

@@ -1,6 +1,6 @@
 //! The settings of a proxy.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use steadfast_net::Security;
 
@@ -56,6 +56,9 @@ pub struct Config {
     pub max_client_connections: usize,
     /// Offer gRPC reflection to everyone who can connect. Default false.
     pub reflection: bool,
+    /// The policy file: the agents that may register, and who may read and diagnose. It is read again when
+    /// it changes. Default none: everybody may do everything.
+    pub access: Option<PathBuf>,
     /// The number of open connections to the HTTP interface, half of them of one client. Default 256.
     pub max_http_connections: usize,
     /// The number of HTTP requests for metrics that are served at one time; more are refused with
@@ -160,6 +163,7 @@ impl Default for Config {
             max_grpc_connections: 4_096,
             max_client_connections: 2_048,
             reflection: false,
+            access: None,
             max_http_connections: 256,
             max_http_requests: 16,
             http_read_timeout: Duration::from_secs(10),

@@ -62,14 +62,70 @@ impl AllStreamCounters {
     }
 }
 
+/// The reasons for which the policy refuses a peer.
+pub(super) const ACCESS_REASONS: [&str; 4] = ["missing", "expired", "invalid", "forbidden"];
+
+/// The reasons for which a registration is refused.
+pub(super) const REGISTRATION_REASONS: [&str; 6] = [
+    "full",
+    "identity",
+    "forbidden",
+    "missing",
+    "expired",
+    "invalid",
+];
+
+/// A counter for each of several reasons.
+#[derive(Debug)]
+pub(super) struct ByReason<const N: usize> {
+    reasons: [&'static str; N],
+    counts: [Counter; N],
+}
+
+impl<const N: usize> ByReason<N> {
+    pub(super) fn new(reasons: [&'static str; N]) -> Self {
+        let counts = std::array::from_fn(|_| Counter::default());
+        Self { reasons, counts }
+    }
+
+    pub(super) fn add(&self, reason: &'static str) {
+        let index = self.reasons.iter().position(|known| *known == reason);
+        self.counts[index.expect("every reason is listed")].add(1);
+    }
+
+    /// Returns the number for each reason.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.counts.iter().map(Counter::get);
+        self.reasons.into_iter().zip(counts)
+    }
+}
+
 /// Declares each counter once: its field, and its name and help text on `/self-metrics`.
 macro_rules! counters {
     ($($field:ident: $name:literal, $help:literal;)*) => {
         /// The proxy's counters, as `/self-metrics` shows them.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(super) struct Counters {
             $(pub(super) $field: Counter,)*
             pub(super) streams: AllStreamCounters,
+            /// Registrations that were refused.
+            pub(super) refused: ByReason<{ REGISTRATION_REASONS.len() }>,
+            /// Streams of agents that the policy refused or ended.
+            pub(super) refused_agents: ByReason<{ ACCESS_REASONS.len() }>,
+            /// Requests of readers that the policy refused or ended.
+            pub(super) refused_readers: ByReason<{ ACCESS_REASONS.len() }>,
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($field: Counter::default(),)*
+                    streams: AllStreamCounters::default(),
+                    refused: ByReason::new(REGISTRATION_REASONS),
+                    refused_agents: ByReason::new(ACCESS_REASONS),
+                    refused_readers: ByReason::new(ACCESS_REASONS),
+                }
+            }
         }
 
         impl Counters {
@@ -83,7 +139,6 @@ macro_rules! counters {
 
 counters! {
     registrations: "registrations_total", "Registrations accepted.";
-    refused: "registrations_refused_total", "Registrations refused.";
     replaced: "agents_replaced_total", "Agents that a newer one replaced.";
     forgotten: "agents_forgotten_total", "Agents without a heartbeat for too long.";
     heartbeats: "heartbeats_total", "Heartbeats.";

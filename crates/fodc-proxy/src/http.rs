@@ -4,13 +4,14 @@ mod agents;
 mod cluster;
 mod diagnostics;
 mod parameters;
+mod rights;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     BoxError, Router,
     body::Body,
-    extract::{RawQuery, Request, State as Shared},
+    extract::{Extension, RawQuery, Request, State as Shared},
     http::{HeaderValue, Method, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
@@ -22,7 +23,10 @@ use http_body::Body as _;
 use steadfast_net::{Gzip, accepts_gzip};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use self::parameters::{Parameters, RequestError};
+use self::{
+    parameters::{Parameters, RequestError},
+    rights::ShowsFigures,
+};
 use super::{
     filter::Filter,
     gather::Gathering,
@@ -61,6 +65,7 @@ const JSON: &str = "application/json";
 
 pub(super) fn router(state: Arc<State>) -> Router {
     let permits = Arc::new(Semaphore::new(state.config.max_http_requests));
+    let guard = middleware::from_fn_with_state(Arc::clone(&state), rights::require);
     Router::new()
         .route("/metrics", get(metrics))
         .route("/metrics-windows", get(windows))
@@ -93,6 +98,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         // The text of Go's `http.NotFound`, as from the original.
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"))
         .layer(middleware::from_fn(compress))
+        .layer(guard)
 }
 
 /// Compresses the bodies of successful responses for clients that accept it.
@@ -168,15 +174,21 @@ async fn windows(
 }
 
 /// Unlike that of the original, the status is real: a draining proxy is not healthy.
-async fn health(Shared(api): Shared<Api>) -> Response<Body> {
+async fn health(
+    Shared(api): Shared<Api>,
+    Extension(ShowsFigures(shows)): Extension<ShowsFigures>,
+) -> Response<Body> {
     let (online, total) = api.state.census();
     let uptime = api.state.now().as_micros() / 1_000_000;
     let stopping = api.state.tasks.is_draining();
     let status = if stopping { "stopping" } else { "healthy" };
-    let body = format!(
+    let mut body = format!(
         "{{\"agents_online\":{online},\"agents_total\":{total},\"status\":\"{status}\",\
          \"uptime_seconds\":{uptime}}}\n"
     );
+    if !shows {
+        body = format!("{{\"status\":\"{status}\"}}\n");
+    }
     let mut response = json(body);
     if stopping {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

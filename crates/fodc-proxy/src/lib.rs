@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod agent_entry;
 mod agents;
 mod catalog;
@@ -38,9 +39,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use ::http::Request;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
+use steadfast_access::{Faults, Source};
 use steadfast_net::{
     AtLimit, CallSpawner, Listener, ListenerOptions, Protocol, RequestBody, Socket, Tasks,
-    UnfinishedLimits, http1, http2,
+    UnfinishedLimits, access::AccessControl, http1, http2,
 };
 use tokio::{
     net::TcpListener,
@@ -77,6 +79,9 @@ pub enum StartError {
         /// The system's error.
         source: io::Error,
     },
+    /// The policy file has faults.
+    #[error("the policy file cannot be used:\n{0}")]
+    Access(#[from] Faults),
     /// The reflection service could not be built.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -118,7 +123,11 @@ impl Proxy {
     /// Outside a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let state = Arc::new(State::new(config));
+        // Filters are of the Streamer, which may have the same file; no grant of the proxy has one.
+        let source = config.access.as_deref();
+        let source = source.map(|path| Source::new(path, |_| Ok(())));
+        let (access, policy) = AccessControl::load(source)?;
+        let state = Arc::new(State::new(config).restricted_by(access));
         let config = &state.config;
         let agents = ListenerOptions {
             // Closed beyond the limit: an agent in the backlog would wait for headers without a
@@ -169,6 +178,10 @@ impl Proxy {
         serve_agents(&state, agents, others);
         serve_http(&state, clients);
         state.tasks.spawn(tick(Arc::clone(&state)));
+        if let Some(policy) = policy {
+            let stop = state.tasks.drain_token();
+            state.tasks.spawn(policy.follow(|_| {}, stop));
+        }
         info!(%grpc, %http, "proxy is up");
         Ok(Self { state, grpc, http })
     }

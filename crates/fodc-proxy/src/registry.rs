@@ -13,6 +13,8 @@ use std::{
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
 
+use super::access::NOT_THIS_NODE;
+
 /// The role that an agent reports until it has found out its own.
 pub(super) const UNRESOLVED: &str = "ROLE_UNSPECIFIED";
 
@@ -73,6 +75,19 @@ pub(super) enum Refusal {
     NoRole,
     #[error("pod name cannot be empty, unless a primary address with ip and port is given")]
     NoName,
+    #[error("{NOT_THIS_NODE}")]
+    Forbidden,
+}
+
+impl Refusal {
+    /// Returns the word for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "full",
+            Self::NoRole | Self::NoName => "identity",
+            Self::Forbidden => "forbidden",
+        }
+    }
 }
 
 /// The error returned for a heartbeat of an agent that is not, or no longer, registered.
@@ -161,7 +176,7 @@ impl Registry {
         &mut self,
         now: Time,
         id: &AgentId,
-        request: RegisterAgentRequest,
+        request: &RegisterAgentRequest,
     ) -> Result<(), UnknownAgent> {
         let agent = self
             .agents
@@ -169,7 +184,10 @@ impl Registry {
             .ok_or_else(|| UnknownAgent(id.clone()))?;
         agent.heartbeat = now;
         agent.heartbeats += 1;
-        agent.refresh(request);
+        // Rarely anything, and a response may still hold the identity.
+        if let Some(identity) = agent.identity.refreshed(request) {
+            agent.identity = Arc::new(identity);
+        }
         Ok(())
     }
 
@@ -327,33 +345,28 @@ impl Registry {
     }
 }
 
-impl Agent {
-    /// Takes role and labels from a heartbeat. A known role is not replaced by an unresolved one, and an
-    /// empty message changes nothing.
-    fn refresh(&mut self, request: RegisterAgentRequest) {
-        let role = &request.node_role;
-        if role.is_empty() || (role == UNRESOLVED && self.identity.role != UNRESOLVED) {
-            return;
-        }
-        let labels: BTreeMap<String, String> = request.labels.into_iter().collect();
-        // Most heartbeats change nothing, and `make_mut` copies an identity that a response still
-        // holds.
-        if self.identity.role == request.node_role && self.identity.labels == labels {
-            return;
-        }
-        let identity = Arc::make_mut(&mut self.identity);
-        identity.role = request.node_role;
-        identity.labels = labels;
-    }
-}
-
 impl Identity {
     /// Returns true if the agent speaks the profile.
     pub(super) fn has_profile(&self) -> bool {
         self.instance.is_some()
     }
 
-    fn of(request: &RegisterAgentRequest) -> Result<Self, Refusal> {
+    /// Returns the identity after a heartbeat; `None` if it changes nothing. A known role is not replaced by
+    /// an unresolved one, and an empty message changes nothing.
+    pub(super) fn refreshed(&self, request: &RegisterAgentRequest) -> Option<Self> {
+        let role = &request.node_role;
+        if role.is_empty() || (role == UNRESOLVED && self.role != UNRESOLVED) {
+            return None;
+        }
+        let is_same = self.role == *role && self.labels.iter().eq(&request.labels);
+        (!is_same).then(|| Self {
+            role: role.clone(),
+            labels: request.labels.clone().into_iter().collect(),
+            ..self.clone()
+        })
+    }
+
+    pub(super) fn of(request: &RegisterAgentRequest) -> Result<Self, Refusal> {
         if request.node_role.is_empty() {
             return Err(Refusal::NoRole);
         }

@@ -9,7 +9,9 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use futures_util::{
@@ -17,7 +19,12 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use steadfast_net::{CallSpawner, RequestBody};
+use pin_project_lite::pin_project;
+use steadfast_access::Action;
+use steadfast_net::{
+    CallSpawner, RequestBody,
+    access::{KnownPeer, unauthenticated},
+};
 use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::{error, warn};
@@ -92,10 +99,19 @@ impl Service {
         let Some(name) = name else {
             return Status::unimplemented("no such method").into_http();
         };
+        let peer = match self.identify(name, &request) {
+            Ok(peer) => peer,
+            Err(refusal) => return refusal.into_http(),
+        };
         // The only stream without an id: its response assigns one.
-        if name == "RegisterAgent" {
-            return self.run(REGISTRATION_BYTES, request, |mut call| async move {
-                register::run(&mut call).await
+        if name == REGISTER {
+            // Random, so that an id from before a restart of the proxy never names another agent.
+            let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
+            let opened = Opened::new(REGISTRATION_BYTES, &id, peer.clone());
+            // Boxed: the handler lives as long as its agent.
+            let peer = peer.map(Box::new);
+            return self.run(opened, request, |mut call| async move {
+                register::run(&mut call, &id, peer.as_deref()).await
             });
         }
         let Some(id) = agent_id(request.headers()) else {
@@ -106,25 +122,55 @@ impl Service {
             );
             return Status::unauthenticated(NO_AGENT_ID).into_http();
         };
+        // To a peer, the agents of other principals are unknown. No agent has this id.
+        let is_foreign = peer
+            .as_ref()
+            .is_some_and(|peer| !self.state.agents().is_owned(&id, &peer.principal()));
+        let id = if is_foreign { AgentId::new("") } else { id };
+        let opened = Opened::new(self.state.config.max_message_bytes, &id, peer);
         match name {
-            "StreamMetrics" => {
-                let limit = self.state.config.max_message_bytes;
-                self.run(limit, request, |mut call| async move {
-                    metrics::run(&mut call, &id, name).await
-                })
-            }
-            Topology::METHOD => self.query::<Topology>(request, id),
-            Lifecycle::METHOD => self.query::<Lifecycle>(request, id),
-            Crashes::METHOD => self.query::<Crashes>(request, id),
-            Profiles::METHOD => self.query::<Profiles>(request, id),
-            _ => self.query::<SchemaRegistry>(request, id),
+            "StreamMetrics" => self.run(opened, request, |mut call| async move {
+                metrics::run(&mut call, &id, name).await
+            }),
+            Topology::METHOD => self.query::<Topology>(opened, request, id),
+            Lifecycle::METHOD => self.query::<Lifecycle>(opened, request, id),
+            Crashes::METHOD => self.query::<Crashes>(opened, request, id),
+            Profiles::METHOD => self.query::<Profiles>(opened, request, id),
+            _ => self.query::<SchemaRegistry>(opened, request, id),
         }
     }
 
+    /// Returns the peer of a call, or the status that refuses it.
+    fn identify(
+        &self,
+        method: &str,
+        request: &Request<RequestBody>,
+    ) -> Result<Option<KnownPeer>, Status> {
+        let access = &self.state.access;
+        let (reason, status) = match access.identify(request.headers(), request.extensions()) {
+            Ok(Some(peer)) if !peer.allows(Action::Register) => (
+                "forbidden",
+                Status::permission_denied("you may not register agents"),
+            ),
+            Ok(peer) => return Ok(peer),
+            Err(cause) => (cause.label(), unauthenticated(&cause)),
+        };
+        let counters = &self.state.counters;
+        counters.refused_agents.add(reason);
+        if method == REGISTER {
+            counters.refused.add(reason);
+        }
+        Err(status)
+    }
+
     /// Serves a stream of the kind `K`.
-    fn query<K: LaneKind>(&self, request: Request<RequestBody>, id: AgentId) -> Response<Body> {
-        let limit = self.state.config.max_message_bytes;
-        self.run(limit, request, |mut call| async move {
+    fn query<K: LaneKind>(
+        &self,
+        opened: Opened,
+        request: Request<RequestBody>,
+        id: AgentId,
+    ) -> Response<Body> {
+        self.run(opened, request, |mut call| async move {
             queried::run::<K>(&mut call, &id).await
         })
     }
@@ -133,22 +179,67 @@ impl Service {
     /// ends this call and nothing else.
     fn run<F: Future<Output = Status> + Send + 'static>(
         &self,
-        limit: usize,
+        opened: Opened,
         request: Request<RequestBody>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
+        let Opened { limit, id, peer } = opened;
         let (outbound, responses) = Outbound::new();
         let state = Arc::clone(&self.state);
-        let serving = serve(Call {
-            state: Arc::clone(&state),
-            inbound: Inbound::new(request.into_body(), limit),
-            outbound: outbound.clone(),
-        });
+        let followed = peer.and_then(|peer| state.access.follow(peer));
+        let serving = Serving {
+            withdrawn: followed.map(|it| Arc::clone(&state).withdrawn(it, id).boxed()),
+            handler: serve(Call {
+                state: Arc::clone(&state),
+                inbound: Inbound::new(request.into_body(), limit),
+                outbound: outbound.clone(),
+            }),
+        };
         self.spawner.spawn(guarded(state, outbound, serving));
         let mut response = Response::new(Body::new(responses));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
         response
+    }
+}
+
+/// The beginning of a call.
+struct Opened {
+    /// The longest message.
+    limit: usize,
+    id: AgentId,
+    peer: Option<KnownPeer>,
+}
+
+impl Opened {
+    fn new(limit: usize, id: &AgentId, peer: Option<KnownPeer>) -> Self {
+        let id = id.clone();
+        Self { limit, id, peer }
+    }
+}
+
+pin_project! {
+    /// A handler, which is dropped when its agent may not have the stream any more.
+    struct Serving<F> {
+        // `None` if there is no policy.
+        withdrawn: Option<BoxFuture<'static, Status>>,
+        #[pin]
+        handler: F,
+    }
+}
+
+impl<F: Future<Output = Status>> Future for Serving<F> {
+    type Output = Status;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Status> {
+        let this = self.project();
+        // First: what arrives after the end of the rights does not count any more.
+        if let Some(withdrawn) = this.withdrawn
+            && let Poll::Ready(status) = withdrawn.poll_unpin(cx)
+        {
+            return Poll::Ready(status);
+        }
+        this.handler.poll(cx)
     }
 }
 
@@ -184,8 +275,11 @@ impl State {
     }
 }
 
+/// The method of the registration.
+const REGISTER: &str = "RegisterAgent";
+
 const METHODS: [&str; 7] = [
-    "RegisterAgent",
+    REGISTER,
     "StreamMetrics",
     Topology::METHOD,
     Lifecycle::METHOD,
@@ -253,7 +347,11 @@ mod tests {
         let topology = |mut call: Call| async move {
             queried::run::<Topology>(&mut call, &id_of_topology).await
         };
-        let registration = |mut call: Call| async move { register::run(&mut call).await };
+        let (id_of_registration, peer) = (id(), None::<Box<KnownPeer>>);
+        let registration =
+            |mut call: Call| async move {
+                register::run(&mut call, &id_of_registration, peer.as_deref()).await
+            };
         // A thousand agents hold seven thousand of them, mostly of the second kind.
         let sizes = [size(metrics), size(topology), size(registration)];
         let limits = [900, 600, 800];

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use steadfast_net::{Refusals, Tasks};
+use steadfast_net::{
+    Refusals, Tasks,
+    access::{AccessControl, KnownPeer},
+};
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
 use tokio::time::Instant;
@@ -17,7 +20,7 @@ use super::{
     crash_store::CrashStore,
     profile_catalog::ProfileCatalog,
     query::ResponsePart,
-    registry::{AgentId, Refusal, Registry, UnknownAgent},
+    registry::{AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
     samples::{MemoryBudget, Samples, Store},
     schema_consistency::SchemaHistory,
 };
@@ -35,6 +38,7 @@ pub(super) struct State {
     /// What the listener for HTTP has refused.
     pub(super) http_refused: Refusals,
     pub(super) tasks: Tasks,
+    pub(super) access: AccessControl,
     started: Instant,
     agents: Mutex<Agents>,
     crashes: Mutex<CrashStore>,
@@ -58,6 +62,7 @@ impl State {
             stream_memory: MemoryBudget::new(config.stream_bytes),
             agents_refused: Refusals::default(),
             http_refused: Refusals::default(),
+            access: AccessControl::default(),
             started: Instant::now(),
             agents: Mutex::new(Agents::new(
                 registry,
@@ -72,6 +77,11 @@ impl State {
             counters,
             config,
         }
+    }
+
+    /// Returns the state of a proxy where peers need rights.
+    pub(super) fn restricted_by(self, access: AccessControl) -> Self {
+        Self { access, ..self }
     }
 
     pub(super) fn now(&self) -> Time {
@@ -101,14 +111,17 @@ impl State {
         self.schema.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers an agent and returns the token that ends its streams.
+    /// Registers an agent and returns the token that ends its streams. `peer` is `None` if there is no
+    /// policy.
     pub(super) fn register(
         &self,
         id: &AgentId,
         request: &RegisterAgentRequest,
+        peer: Option<&KnownPeer>,
     ) -> Result<CancellationToken, Refusal> {
-        let registered = self.agents().register(self.now(), id, request);
-        let (displaced, end) = registered.inspect_err(|_| self.counters.refused.add(1))?;
+        let registered = self.try_register(id, request, peer);
+        let counted = registered.inspect_err(|refusal| self.counters.refused.add(refusal.label()));
+        let (displaced, end) = counted?;
         for old in &displaced.replaced {
             info!(agent = %old, by = %id, "agent replaced");
             self.counters.replaced.add(1);
@@ -121,10 +134,38 @@ impl State {
         Ok(end)
     }
 
+    fn try_register(
+        &self,
+        id: &AgentId,
+        request: &RegisterAgentRequest,
+        peer: Option<&KnownPeer>,
+    ) -> Result<(Displaced, CancellationToken), Refusal> {
+        // First: whoever may not register does not learn that the proxy is full.
+        if let Ok(identity) = Identity::of(request)
+            && !self.may_be(peer, &identity)
+        {
+            return Err(Refusal::Forbidden);
+        }
+        let owner = peer.map(KnownPeer::principal);
+        self.agents().register(self.now(), id, request, owner)
+    }
+
+    /// Returns true unless a heartbeat makes the agent a node that it may not be.
+    pub(super) fn permits_heartbeat(
+        &self,
+        id: &AgentId,
+        request: &RegisterAgentRequest,
+        peer: Option<&KnownPeer>,
+    ) -> bool {
+        let identity = self.agents().identity(id);
+        let refreshed = identity.and_then(|identity| identity.refreshed(request));
+        refreshed.is_none_or(|identity| self.may_be(peer, &identity))
+    }
+
     pub(super) fn heartbeat(
         &self,
         id: &AgentId,
-        request: RegisterAgentRequest,
+        request: &RegisterAgentRequest,
     ) -> Result<(), UnknownAgent> {
         self.counters.heartbeats.add(1);
         self.agents().heartbeat(self.now(), id, request)

@@ -3,6 +3,7 @@
 mod basic_file;
 mod bearer_command;
 mod bearer_file;
+mod renewal;
 mod secret_file;
 
 use std::{
@@ -21,10 +22,16 @@ use futures_core::future::BoxFuture;
 use steadfast_session::{Detail, End, Initiator, Reason};
 
 use self::secret_file::SecretFile;
-pub use self::{basic_file::BasicFile, bearer_command::BearerCommand, bearer_file::BearerFile};
+pub use self::{
+    basic_file::BasicFile,
+    bearer_command::BearerCommand,
+    bearer_file::BearerFile,
+    renewal::{RenewalRequests, Renewer},
+};
 use crate::metadata::{InvalidMetadata, Metadata};
 
-/// A source of credentials. A link asks it once per attempt, before it dials.
+/// A source of credentials. A link asks it once per attempt, before it dials, and a client whose protocol
+/// can replace them on an open stream also before they expire.
 ///
 /// A function that returns a future is a source:
 ///
@@ -161,6 +168,12 @@ impl CallCredentials {
         self.source.is_some() || self.metadata.get("authorization").is_some()
     }
 
+    /// Returns true if there is a source, which may return other credentials the next time.
+    #[must_use]
+    pub fn is_renewable(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Returns the metadata of a call. `refused` is true if the peer refused the last ones.
     ///
     /// # Errors
@@ -215,7 +228,7 @@ impl LinkCredentials {
 
     /// Returns true if other credentials can be obtained after a refusal.
     pub(crate) fn is_renewable(&self) -> bool {
-        self.credentials.source.is_some()
+        self.credentials.is_renewable()
     }
 
     pub(crate) fn on_refused(&self) {

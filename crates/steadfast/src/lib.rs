@@ -35,7 +35,7 @@ pub use crate::{
     counters::Counters,
     credentials::{
         BasicFile, BearerCommand, BearerFile, CallCredentials, Credentials, CredentialsError,
-        TokenProblem,
+        RenewalRequests, Renewer, TokenProblem,
     },
     link::{Closed, CommandError, CommandPermit, ConnectError, Link},
     metadata::{InvalidMetadata, Metadata, MetadataProblem},

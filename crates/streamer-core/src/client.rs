@@ -28,6 +28,7 @@ mod projection;
 pub mod queue;
 pub(crate) mod received;
 mod refusal;
+mod renewal;
 mod restore;
 mod snapshot;
 mod subscription;
@@ -42,7 +43,7 @@ use steadfast_session::{
 use steadfast_wire::streamer::{self as wire, gateway_message, streamer_message::Payload};
 
 pub use self::{
-    command::{Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
+    command::{Authorization, Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
     config::{Config, SessionSecret},
     counters::Counters,
     credit::Limits,
@@ -59,6 +60,7 @@ use self::{
     plain::PlainStream,
     profile::ProfileStream,
     received::{Content, Delivery, Kind, Response},
+    renewal::Renewal,
     subscriptions::Subscriptions,
     violation::Violation,
 };
@@ -94,6 +96,9 @@ pub struct Core {
     subscriptions: Subscriptions,
     heartbeats: Heartbeats,
     stream: Stream,
+    /// Of the stream; without a meaning if there is none.
+    renewal: Renewal,
+    generation: Generation,
     oversized: Oversized,
 }
 
@@ -131,6 +136,8 @@ impl Core {
             subscriptions: Subscriptions::new(&config),
             heartbeats: Heartbeats::new(config.client_id.clone(), config.unix_ms),
             stream: Stream::Closed,
+            renewal: Renewal::default(),
+            generation: Generation(0),
             oversized: Oversized::default(),
             config,
         }
@@ -255,7 +262,12 @@ impl Core {
         self.stream = Stream::Plain(stream);
     }
 
-    fn on_welcome(&mut self, welcome: wire::Welcome, cx: &mut Cx) -> Result<(), Violation> {
+    fn on_welcome(
+        &mut self,
+        now: Time,
+        welcome: wire::Welcome,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
         match &self.stream {
             Stream::Greeting if self.config.offer_profile => {}
             // Without an offer the peer cannot know of the profile.
@@ -268,6 +280,8 @@ impl Core {
         }
         let head = greeting::read_welcome(&welcome)?;
         greeting::apply_welcome(&welcome, cx);
+        let stream = (&*self.config.session_id, self.generation.0);
+        self.renewal = Renewal::start(now, welcome.expires_in_ms, stream);
         cx.emit(Event::Greeted {
             server_id: welcome.server_id,
             head: Some(head),
@@ -307,7 +321,7 @@ impl Core {
         };
         match (payload, &mut self.stream) {
             (Some(Payload::HeartbeatAck(ack)), _) => self.on_heartbeat_ack(now, ack, cx)?,
-            (Some(Payload::Welcome(welcome)), _) => self.on_welcome(welcome, cx)?,
+            (Some(Payload::Welcome(welcome)), _) => self.on_welcome(now, welcome, cx)?,
             // The status of the call follows, but says less: this ends the stream with the better
             // reason.
             (Some(Payload::Final(last)), _) => cx.fail(greeting::read_final(last)?),
@@ -318,11 +332,14 @@ impl Core {
             (Some(Payload::Snapshot(snapshot)), Stream::Profile(stream)) => {
                 stream.on_snapshot(snapshot, subscriptions, cx)?;
             }
+            (Some(Payload::Authenticated(accepted)), Stream::Profile(_)) => {
+                self.renewal.on_authenticated(now, accepted.expires_in_ms);
+                subscriptions.counters.renewals += 1;
+            }
             // Nothing waits for the acknowledgement: the subscription is gone already.
             (Some(Payload::UnsubscribeAck(_)), Stream::Profile(_)) => {}
             (
                 Some(
-                    // This client sends newer credentials with its next stream only.
                     Payload::Authenticated(_)
                     | Payload::Progress(_)
                     | Payload::UnsubscribeAck(_)
@@ -367,6 +384,7 @@ impl Core {
         }
         self.subscriptions.on_stream_gone();
         self.heartbeats.clear();
+        self.renewal = Renewal::default();
         self.stream = Stream::Closed;
     }
 }
@@ -381,6 +399,7 @@ impl Protocol for Core {
         // Usually a repetition of `on_down`. It makes a stream start clean whatever the driver did.
         self.on_stream_gone(None);
         self.stream = Stream::Greeting;
+        self.generation = generation;
         self.oversized.delivered = self.counters().delivered;
         if self.oversized.count >= self.config.max_rejections.max(1)
             && let Some(end) = self.oversized.newest.take()
@@ -404,7 +423,7 @@ impl Protocol for Core {
         }
     }
 
-    fn on_command(&mut self, _now: Time, command: Command, cx: &mut Cx) {
+    fn on_command(&mut self, now: Time, command: Command, cx: &mut Cx) {
         match command {
             Command::Subscribe {
                 id,
@@ -428,6 +447,13 @@ impl Protocol for Core {
                 bound,
             } => self.on_narrow(id, snapshot, bound, cx),
             Command::Refill { id, snapshot } => self.on_refill(id, snapshot, cx),
+            Command::Authenticate(Authorization(authorization)) => {
+                // Those that come after their stream has ended are asked for again by the next one.
+                if cx.is_open() && self.renewal.may_send(now) {
+                    let newer = wire::Authenticate { authorization };
+                    send(cx, gateway_message::Payload::Authenticate(newer));
+                }
+            }
             Command::Report => cx.emit(Event::Counters(Box::new(*self.counters()))),
         }
     }
@@ -469,7 +495,10 @@ impl Protocol for Core {
         match &self.stream {
             Stream::Closed | Stream::Greeting => None,
             Stream::Plain(stream) => stream.deadline(),
-            Stream::Profile(stream) => stream.deadline(),
+            Stream::Profile(stream) => [stream.deadline(), self.renewal.deadline()]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
@@ -478,6 +507,9 @@ impl Protocol for Core {
             Stream::Closed | Stream::Greeting => {}
             Stream::Plain(stream) => stream.on_timer(now, &mut self.subscriptions, cx),
             Stream::Profile(stream) => {
+                if self.renewal.on_timer(now) {
+                    cx.emit(Event::CredentialsDue);
+                }
                 if stream.needs_progress(now) {
                     self.send_heartbeat(now, cx);
                 }

@@ -26,7 +26,9 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::ConfigFaults;
-use steadfast_net::{AtLimit, Listener, ListenerOptions, Protocol, Tasks, http2};
+use steadfast_net::{
+    AtLimit, Listener, ListenerOptions, Protocol, Tasks, access::AccessControl, http2,
+};
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
     puller::puller_service_server::PullerServiceServer,
@@ -38,7 +40,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::info;
 
 pub use self::{
-    access::{PolicyFile, policy_filter, policy_source},
+    access::{policy_filter, policy_source},
     local::LocalServer,
 };
 pub use steadfast_net::{
@@ -47,7 +49,6 @@ pub use steadfast_net::{
 
 pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
-    access::AccessControl,
     hub_handle::{HubHandle, HubMessage},
     hub_task::HubTask,
     operations::Sources,
@@ -232,7 +233,7 @@ impl Server {
         let (head, head_reader) = watch::channel(initial.bounds.head);
         let stored = reader.producer(puller_intake::PRODUCER)?;
         let (marker, lost_before) = puller_intake::stored_marker(&stored, initial.bounds.head);
-        let (access, policy) = AccessControl::load(options.access.as_deref())?;
+        let (access, policy) = AccessControl::load(options.access.as_deref().map(policy_source))?;
         let mut hub = Hub::new(initial, options.limits.clone())?;
         if access.is_restricted() {
             hub = hub.restricted();

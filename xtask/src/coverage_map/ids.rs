@@ -21,7 +21,9 @@ const FAMILIES: [(&str, usize); 18] = [
     // What the console promises.
     ("con:C", 8),
     // What an operator of the Streamer meets.
-    ("ops:O", 21),
+    ("ops:O", 23),
+    // What a stranger must not be able to do.
+    ("sec:R", 28),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,
     // realtime gateway, TypeScript client.
     ("srv:S", 18),

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &str); 18] = [
     ("wire", ""),
     ("chaos", ""),
     ("tls", ""),
-    ("net", "tls"),
+    ("net", "tls access"),
     ("access", ""),
     ("exposition", ""),
     ("recorder", "exposition"),
@@ -33,7 +33,10 @@ const MAY_USE: [(&str, &str); 18] = [
         "fodc-agent",
         "session steadfast wire net exposition recorder fodc-model",
     ),
-    ("fodc-proxy", "session wire net exposition fodc-model"),
+    (
+        "fodc-proxy",
+        "session wire net exposition fodc-model access",
+    ),
     (
         "cli",
         "session steadfast wire net access streamer-core streamer gateway exposition recorder fodc-model fodc-agent fodc-proxy chaos",

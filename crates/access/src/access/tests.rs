@@ -1,3 +1,5 @@
+mod random_policies;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -122,7 +124,7 @@ fn policy_grants_by_principal_and_claim() {
     let mut root = claims();
     root["sub"] = json!("root");
     let root = known(&access, &jwt(&root)).unwrap();
-    assert!(access.is_admin(&root) && !access.is_admin(&alice));
+    assert!(access.allows(&root, Action::Admin) && !access.allows(&alice, Action::Admin));
 }
 
 #[test]
@@ -162,6 +164,85 @@ fn static_token_is_known_by_its_hash() {
         access(POLICY).recheck(&feeder, at(NOW)).unwrap_err(),
         Refused::UnknownToken
     );
+}
+
+#[test]
+fn nodes_are_granted_by_name_role_and_labels() {
+    let access = access(
+        r#"
+[jwt]
+keys = "k"
+issuer = "login"
+audience = "steadfast"
+[[grants]]
+role = "agent"
+actions = ["register"]
+pods = ["$sub", "$claim.pods", "a-*"]
+node_roles = ["DATA"]
+node_labels = { zone = ["a", "$claim.zone"], rack = "*" }
+[[grants]]
+role = "reader"
+actions = ["read"]
+[[members]]
+roles = ["agent"]
+principals = ["jwt:*"]
+[[members]]
+roles = ["reader"]
+principals = ["jwt:bob"]
+"#,
+    );
+    let mut of_alice = claims();
+    of_alice["pods"] = json!(["db-1", 7, "db-2"]);
+    of_alice["zone"] = json!({"not": "a name"});
+    let alice = known(&access, &jwt(&of_alice)).unwrap();
+    let labels = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let here = [("zone", "a"), ("rack", "7")];
+    for (name, role, of, allowed) in [
+        ("alice", Some("DATA"), &here[..], true),
+        ("db-2", Some("DATA"), &here, true),
+        ("a-9", Some("DATA"), &here, true),
+        // A role that is not resolved is no other role.
+        ("alice", None, &here, true),
+        ("7", Some("DATA"), &here, false),
+        ("a-", Some("DATA"), &here, false),
+        ("bob", Some("DATA"), &here, false),
+        ("", Some("DATA"), &here, false),
+        ("alice", Some("LIAISON"), &here, false),
+        ("alice", Some(""), &here, false),
+        ("alice", Some("DATA"), &here[..1], false),
+        (
+            "alice",
+            Some("DATA"),
+            &[("zone", "b"), ("rack", "7")],
+            false,
+        ),
+        (
+            "alice",
+            Some("DATA"),
+            &[("zone", "not"), ("rack", "7")],
+            false,
+        ),
+        ("alice", Some("DATA"), &[("zone", "a"), ("rack", "")], false),
+    ] {
+        let labels = labels(of);
+        let node = Node {
+            name,
+            role,
+            labels: &labels,
+        };
+        let decided = access.may_register(&alice, &node);
+        assert_eq!(decided, allowed, "{node:?}");
+    }
+    assert!(access.allows(&alice, Action::Register));
+    assert!(!access.allows(&alice, Action::Read) && !access.allows(&alice, Action::Diagnose));
+    // Of collections, these actions say nothing.
+    let on_collection = access.decide(&alice, Action::Register, "db", "c");
+    assert_eq!(on_collection, Decision::Denied);
 }
 
 #[test]

@@ -49,7 +49,14 @@ filter = ["owner == $sub", "region == $claim.region"]
 
 [[grants]]
 role = "operator"
-actions = ["admin"]
+actions = ["admin", "read", "diagnose"]
+
+[[grants]]
+role = "agent"
+actions = ["register"]
+pods = ["$sub", "db-*"]
+node_roles = "ROLE_DATA"
+node_labels = { zone = ["a", "$claim.zone"] }
 
 [[members]]
 roles = ["customer", "operator"]
@@ -78,7 +85,7 @@ claims = { groups = "staff", level = 3, active = true }
             access.policy.grants.len(),
             access.policy.members[0].principals.len()
         ),
-        (2, 4)
+        (3, 4)
     );
     assert_eq!(access.policy.members[0].claims.len(), 3);
 }
@@ -117,6 +124,15 @@ roles = ["r"]
 [[members]]
 roles = "r"
 claims = { a = [1] }
+[[grants]]
+role = "n"
+actions = ["register"]
+node_roles = []
+node_labels = { zone = 1, rack = "a*b" }
+[[grants]]
+role = "o"
+actions = ["read"]
+pods = ["$who"]
 "#;
     let faults = parse(text).unwrap_err();
     let shown = faults.to_string();
@@ -149,6 +165,12 @@ claims = { a = [1] }
             (28, 1),
             (32, 10),
             (32, 16),
+            (33, 1),
+            (36, 14),
+            (37, 24),
+            (37, 34),
+            (41, 8),
+            (41, 9),
         ],
         "{shown}"
     );
@@ -158,6 +180,8 @@ claims = { a = [1] }
         "p.toml:4:8: the key set none.json cannot be read: there is none",
         "p.toml:17:51: unknown variable `$who`; there are `$sub` and `$claim.NAME`",
         "p.toml:26:15: no grant has the role \"nobody\"",
+        "p.toml:33:1: `pods` is missing",
+        "p.toml:41:8: only the action `register` concerns nodes",
     ] {
         assert!(shown.contains(text), "{text}\n{shown}");
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     child_process::{READY, parent_gone},
+    config::policy_file,
     listen::{self, ListenTlsArgs},
     output,
     settings::{Given, Listen, Settings, Size},
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     /// Open connections of agents at one address, or in one /64 network of IPv6 [default: 2048]
     #[arg(long, env, hide_short_help = true)]
     max_client_connections: Option<Given<usize>>,
+    /// Policy file: the agents that may register, and who may read and diagnose; read again when it changes
+    /// [default: everybody may do everything]
+    #[arg(long, env, value_name = "FILE")]
+    access: Option<Given<String>>,
     /// Offer gRPC reflection to everyone who can connect
     #[arg(long, env, hide_short_help = true)]
     reflection: Option<Given<bool>>,
@@ -70,7 +75,7 @@ it, also with agents connected.
 Examples:
   steadfast fodc proxy
   steadfast fodc proxy --grpc-listen-addr :17912 --http-listen-addr :17913 \\
-      --tls-cert server.pem --tls-key server.key
+      --tls-cert server.pem --tls-key server.key --access access.toml
   curl 'http://127.0.0.1:17913/metrics?role=ROLE_DATA'";
 
 /// Longest orderly stop.
@@ -146,6 +151,7 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
         args.max_client_connections,
     );
     settings.set(&mut config.reflection, args.reflection);
+    config.access = policy_file(args.access, settings);
     config.security = args.listeners.security(settings);
     if let Some(Listen(listen)) = settings.get(args.grpc_listen_addr) {
         config.grpc_listen = listen;

@@ -13,7 +13,7 @@ use steadfast_gateway::{Gateway, GatewayOptions, UpstreamOptions};
 use steadfast_streamer::{
     Epoch,
     log::{OpenError, SegmentLog, StoreOptions},
-    server::{PullerOptions, Server, ServerOptions, operations::Operations, policy_source},
+    server::{PullerOptions, Server, ServerOptions, operations::Operations},
 };
 use tokio::{net::TcpListener, select};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
+    config::policy_file,
     credentials::CredentialArgs,
     gateway,
     listen::{self, ListenTlsArgs},
@@ -216,14 +217,7 @@ pub(crate) async fn run(
     store.retention_bytes = settings.get(args.retain_size).map(|Size(bytes)| bytes);
     let mut options = ServerOptions::default();
     args.limits.apply(&mut options, &mut settings);
-    options.access = settings.get(args.access).map(PathBuf::from);
-    // Here and not at the start of the server, so that its faults are among those of the settings.
-    if let Some(path) = &options.access
-        && let Some(Err(faults)) = policy_source(path).poll()
-    {
-        let faults = faults.0.into_iter();
-        faults.for_each(|fault| settings.fault(fault.place(), fault.kind.to_string()));
-    }
+    options.access = policy_file(args.access, &mut settings);
     options.security = args.listeners.security(&mut settings);
     let operations = settings.get(args.operations);
     let gateway = settings.get(args.gateway);

@@ -3,8 +3,15 @@
 use std::{fs, path::Path, time::Duration};
 
 use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
 
-use crate::process::{Server, Subscription, next, publish, run, words};
+use crate::{
+    process::{Server, Subscription, next, publish, run, words},
+    tls::{start, told},
+};
 
 /// Roles for three tokens, without the tokens. A reader sees its own orders.
 const POLICY: &str = r#"
@@ -174,6 +181,92 @@ async fn open_subscription_ends_when_its_right_is_withdrawn() {
 }
 
 #[tokio::test]
+async fn proxy_knows_its_agents_by_their_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().display();
+    let mut entries = Vec::new();
+    for name in ["old", "new", "prometheus"] {
+        // Two tokens of one agent, of which the second replaces the first.
+        let principal = if name == "prometheus" { name } else { "db-0" };
+        let line = format!("token new {principal} --out {folder}/{name}.token");
+        entries.push(run(&words(&line), None).await.stdout);
+    }
+    let grants = r#"
+[[grants]]
+role = "agent"
+actions = ["register"]
+pods = ["$sub"]
+[[grants]]
+role = "scraper"
+actions = ["read"]
+[[members]]
+roles = ["agent"]
+principals = ["token:db-*"]
+[[members]]
+roles = ["scraper"]
+principals = ["token:prometheus"]
+"#;
+    let path = directory.path().join("access.toml");
+    fs::write(&path, entries.concat() + grants).unwrap();
+    let (_proxy, ready) = start(&format!(
+        "fodc proxy --grpc-listen-addr 127.0.0.1:0 --http-listen-addr 127.0.0.1:0 --access {}",
+        path.display()
+    ))
+    .await;
+    let agent = async |pod: &str, credentials: &str| {
+        let line = format!(
+            "fodc agent --in-memory --poll-metrics-ports 9 --pod-name {pod} --proxy-addr {} \
+             --prometheus-listen-addr 127.0.0.1:0 --reconnect-interval 100ms {credentials}",
+            ready[1]
+        );
+        let (mut agent, _) = start(&line).await;
+        let lines = BufReader::new(agent.stderr.take().unwrap()).lines();
+        (agent, lines)
+    };
+    fs::copy(
+        directory.path().join("old.token"),
+        directory.path().join("token"),
+    )
+    .unwrap();
+    let credentials = format!("--token-file {folder}/token");
+    for (pod, credentials, told_text) in [
+        ("db-0", "", "credentials are required"),
+        ("db-1", &*credentials, "you may not register as this node"),
+    ] {
+        let (_agent, mut lines) = agent(pod, credentials).await;
+        told(&mut lines, told_text).await;
+    }
+    let (_agent, mut lines) = agent("db-0", &credentials).await;
+    told(&mut lines, "registered with the proxy").await;
+    // The token is replaced: first in the file of the agent, then in the policy.
+    fs::copy(
+        directory.path().join("new.token"),
+        directory.path().join("token"),
+    )
+    .unwrap();
+    fs::write(&path, entries[1..].concat() + grants).unwrap();
+    told(&mut lines, "registered with the proxy").await;
+    let scraper = fs::read_to_string(directory.path().join("prometheus.token")).unwrap();
+    let header = format!("authorization: Bearer {}\r\n", scraper.trim());
+    let page = fetch(&ready[2], "/agents", &header).await;
+    assert!(page.contains("\"name\":\"db-0\""), "{page}");
+    assert!(!page.contains("db-1"), "{page}");
+    let page = fetch(&ready[2], "/agents", "").await;
+    assert!(page.starts_with("HTTP/1.1 401 "), "{page}");
+    let page = fetch(&ready[2], "/diagnostics", &header).await;
+    assert!(page.starts_with("HTTP/1.1 403 "), "{page}");
+}
+
+async fn fetch(address: &str, path: &str, header: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{header}connection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    socket.read_to_string(&mut page).await.unwrap();
+    page
+}
+
+#[tokio::test]
 async fn check_of_files_prints_each_fault_with_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -224,21 +317,22 @@ principals = [\"bob\"]
     }
     // A file of settings brings the faults of the policy that it names; and a server does not start.
     fs::write(&policy, faulty).unwrap();
-    for table in ["server", "gateway"] {
+    for table in ["server", "gateway", "proxy"] {
         fs::write(&settings, format!("[{table}]\naccess = \"{policy}\"\n")).unwrap();
         let checked = run(&["config", "check", &settings], None).await;
-        assert_eq!(
-            (checked.code, checked.stdout.lines().count()),
-            (Some(1), 4),
-            "{checked:?}"
-        );
+        let found = checked.stdout.lines().count();
+        assert_eq!((checked.code, found), (Some(1), 4), "{checked:?}");
     }
     let (data, missing) = (file("data"), file("missing.toml"));
     for path in [&policy, &missing] {
-        let serve = ["streamer", "serve", "--data", &data, "--access", path];
-        let refused = run(&serve, None).await;
-        assert_eq!(refused.code, Some(2), "{refused:?}");
-        assert!(refused.stderr.contains(path.as_str()), "{refused:?}");
+        for serve in [
+            &["streamer", "serve", "--data", &data, "--access", path][..],
+            &["fodc", "proxy", "--access", path],
+        ] {
+            let refused = run(serve, None).await;
+            assert_eq!(refused.code, Some(2), "{refused:?}");
+            assert!(refused.stderr.contains(path.as_str()), "{refused:?}");
+        }
     }
     let checked = run(&["config", "check", &missing], None).await;
     assert_eq!(checked.code, Some(1), "{checked:?}");

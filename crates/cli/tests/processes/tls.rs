@@ -67,12 +67,12 @@ async fn server_and_clients_use_the_certificates_of_cert_dev() {
 }
 
 /// Waits for a line of a process that contains the text.
-async fn told(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) {
+pub(crate) async fn told(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>, text: &str) {
     while !next(lines).await.expect(text).contains(text) {}
 }
 
 /// Starts a process and returns the words of its first line.
-async fn start(line: &str) -> (Child, Vec<String>) {
+pub(crate) async fn start(line: &str) -> (Child, Vec<String>) {
     let mut child = steadfast(&words(line))
         .stderr(Stdio::piped())
         .spawn()

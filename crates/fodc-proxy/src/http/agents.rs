@@ -123,6 +123,7 @@ fn self_metrics_text(state: &State) -> String {
         write_metric(&mut text, name, help, "counter", value);
     }
     write_stream_counters(&mut text, &state.counters);
+    write_rights(&mut text, &state.counters);
     write_refusals(&mut text, state);
     write_tls(&mut text, state);
     text
@@ -161,8 +162,7 @@ fn write_tls(text: &mut String, state: &State) {
 fn write_stream_counters(text: &mut String, counters: &Counters) {
     for (name, help, value) in counters.streams.all() {
         let name = format!("steadfast_proxy_stream_{name}");
-        writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter")
-            .expect("writing to a string cannot fail");
+        write_head(text, &name, help);
         for kind in STREAM_KINDS {
             writeln!(text, "{name}{{stream=\"{kind}\"}} {}", value(kind))
                 .expect("writing to a string cannot fail");
@@ -170,25 +170,57 @@ fn write_stream_counters(text: &mut String, counters: &Counters) {
     }
 }
 
+fn write_rights(text: &mut String, counters: &Counters) {
+    let name = "steadfast_proxy_registrations_refused_total";
+    write_head(text, name, "Registrations refused.");
+    for (reason, count) in counters.refused.all() {
+        writeln!(text, "{name}{{reason=\"{reason}\"}} {count}")
+            .expect("writing to a string cannot fail");
+    }
+    let name = "steadfast_proxy_access_refused_total";
+    write_head(
+        text,
+        name,
+        "Streams of agents and requests of readers that the policy refused or ended.",
+    );
+    let (agents, readers) = (&counters.refused_agents, &counters.refused_readers);
+    for (listener, refused) in [("agents", agents), ("http", readers)] {
+        write_reasons(text, name, listener, refused.all());
+    }
+}
+
+fn write_head(text: &mut String, name: &str, help: &str) {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter")
+        .expect("writing to a string cannot fail");
+}
+
+fn write_reasons(
+    text: &mut String,
+    name: &str,
+    listener: &str,
+    reasons: impl Iterator<Item = (&'static str, u64)>,
+) {
+    for (reason, count) in reasons {
+        writeln!(
+            text,
+            "{name}{{listener=\"{listener}\",reason=\"{reason}\"}} {count}"
+        )
+        .expect("writing to a string cannot fail");
+    }
+}
+
 fn write_refusals(text: &mut String, state: &State) {
     let name = "steadfast_proxy_refused_total";
-    writeln!(
+    write_head(
         text,
-        "# HELP {name} Connections, requests and messages that a listener refused.\n\
-         # TYPE {name} counter"
-    )
-    .expect("writing to a string cannot fail");
+        name,
+        "Connections, requests and messages that a listener refused.",
+    );
     for (listener, refused) in [
         ("agents", &state.agents_refused),
         ("http", &state.http_refused),
     ] {
-        for (reason, count) in refused.all() {
-            writeln!(
-                text,
-                "{name}{{listener=\"{listener}\",reason=\"{reason}\"}} {count}"
-            )
-            .expect("writing to a string cannot fail");
-        }
+        write_reasons(text, name, listener, refused.all());
     }
 }
 

@@ -46,7 +46,7 @@ fn register(
 }
 
 /// Sends a heartbeat of agent `a`.
-fn heartbeat(registry: &mut Registry, seconds: u64, request: RegisterAgentRequest) {
+fn heartbeat(registry: &mut Registry, seconds: u64, request: &RegisterAgentRequest) {
     registry.heartbeat(at(seconds), &id("a"), request).unwrap();
 }
 
@@ -104,7 +104,7 @@ fn registration_needs_a_role_and_a_pod_or_address() {
 fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
     let mut registry = registry(10);
     register(&mut registry, 0, "a", &pod("db-0", "r"));
-    heartbeat(&mut registry, 5, RegisterAgentRequest::default());
+    heartbeat(&mut registry, 5, &RegisterAgentRequest::default());
     assert_eq!(is_online(&registry, at(35), "a"), Some(true));
     let past = at(35) + Duration::from_micros(1);
     assert_eq!(is_online(&registry, past, "a"), Some(false));
@@ -113,7 +113,7 @@ fn agent_is_online_until_its_timeout_and_known_until_cleanup() {
         registry.sweep(at(305) + Duration::from_micros(1)),
         [id("a")]
     );
-    let late = registry.heartbeat(at(306), &id("a"), RegisterAgentRequest::default());
+    let late = registry.heartbeat(at(306), &id("a"), &RegisterAgentRequest::default());
     assert_eq!(late.unwrap_err().to_string(), "agent a not found");
 }
 
@@ -195,7 +195,7 @@ fn registration_replaces_an_overdue_or_gone_one_but_no_live_one() {
     let displaced = register(&mut registry, 1, "b", &pod("db-0", "r"));
     assert_eq!(displaced, Displaced::default());
     assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
-    let live = registry.heartbeat(at(31), &id("b"), pod("db-0", "r"));
+    let live = registry.heartbeat(at(31), &id("b"), &pod("db-0", "r"));
     live.unwrap();
     assert_eq!(registry.duplicates(at(31)), [], "one of them is overdue");
     let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
@@ -237,7 +237,7 @@ fn resolved_role_is_kept_when_a_heartbeat_loses_it() {
     let mut registry = registry(10);
     register(&mut registry, 0, "a", &labelled(UNRESOLVED, ""));
     let mut heartbeat = |request| {
-        heartbeat(&mut registry, 1, request);
+        heartbeat(&mut registry, 1, &request);
         identity(&registry)
     };
     let resolved = ("ROLE_LIAISON".to_owned(), Some("hot".to_owned()));
@@ -250,7 +250,7 @@ fn resolved_role_is_kept_when_a_heartbeat_loses_it() {
 fn heartbeat_updates_labels_without_a_new_role() {
     let mut registry = registry(10);
     register(&mut registry, 0, "a", &labelled("ROLE_DATA", "hot"));
-    heartbeat(&mut registry, 1, labelled("ROLE_DATA", "warm"));
+    heartbeat(&mut registry, 1, &labelled("ROLE_DATA", "warm"));
     assert_eq!(identity(&registry).1.as_deref(), Some("warm"));
 }
 
@@ -311,7 +311,7 @@ proptest! {
                     model.agents[index as usize].4 = true;
                 },
                 Step::Heartbeat(index) => if let Some(id) = known(index) {
-                    registry.heartbeat(at(now), &id, RegisterAgentRequest::default()).unwrap();
+                    registry.heartbeat(at(now), &id, &RegisterAgentRequest::default()).unwrap();
                     model.agents[index as usize].3 = now;
                 },
                 Step::Register(name, same) => {

@@ -3,12 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
+use steadfast_net::access::KnownPeer;
 use steadfast_wire::fodc::{ProxyProfile, RegisterAgentRequest, RegisterAgentResponse};
 use tokio::time::timeout;
 use tonic::Status;
 
 use super::Call;
-use crate::{config::Config, registry::AgentId, state::State};
+use crate::{
+    access::NOT_THIS_NODE,
+    config::Config,
+    registry::{AgentId, Refusal},
+    state::State,
+};
 
 /// Longest wait for the first message.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,16 +31,15 @@ impl Drop for RegistrationGuard<'_> {
     }
 }
 
-pub(super) async fn run(call: &mut Call) -> Status {
+/// Serves a registration. `peer` is `None` if there is no policy.
+pub(super) async fn run(call: &mut Call, id: &AgentId, peer: Option<&KnownPeer>) -> Status {
     let first = match first_message(call).await {
         Ok(Some(first)) => first,
         Ok(None) => return Status::ok(""),
         Err(status) => return status,
     };
-    // Random, so that an id from before a restart of the proxy never names another agent.
-    let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
     let has_profile = first.profile.is_some();
-    let end = match call.state.register(&id, &first) {
+    let end = match call.state.register(id, &first, peer) {
         Ok(end) => end,
         Err(refusal) => {
             // As from the original: a message, and then a status with the same text.
@@ -43,16 +48,15 @@ pub(super) async fn run(call: &mut Call) -> Status {
                 message: refusal.to_string(),
                 ..RegisterAgentResponse::default()
             });
-            return Status::unknown(refusal.to_string());
+            return match refusal {
+                Refusal::Forbidden => Status::permission_denied(refusal.to_string()),
+                _ => Status::unknown(refusal.to_string()),
+            };
         }
     };
     let state = Arc::clone(&call.state);
-    let _registration = RegistrationGuard {
-        state: &state,
-        id: &id,
-    };
-    call.outbound
-        .send(&welcome(&state.config, &id, has_profile));
+    let _registration = RegistrationGuard { state: &state, id };
+    call.outbound.send(&welcome(&state.config, id, has_profile));
     loop {
         let message = tokio::select! {
             biased;
@@ -67,13 +71,16 @@ pub(super) async fn run(call: &mut Call) -> Status {
             Ok(None) => return Status::ok(""),
             Err(status) => return status,
         };
-        if let Err(unknown) = state.heartbeat(&id, heartbeat) {
+        if !state.permits_heartbeat(id, &heartbeat, peer) {
+            state.counters.refused_agents.add("forbidden");
+            return Status::permission_denied(NOT_THIS_NODE);
+        }
+        if let Err(unknown) = state.heartbeat(id, &heartbeat) {
             return Status::unknown(unknown.to_string());
         }
         if has_profile {
             // Relays cut streams on which the proxy sends nothing: nginx does after a minute.
-            call.outbound
-                .send(&welcome(&state.config, &id, has_profile));
+            call.outbound.send(&welcome(&state.config, id, has_profile));
         }
     }
 }

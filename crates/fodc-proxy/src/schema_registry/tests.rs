@@ -25,7 +25,7 @@ impl Liaison {
             ..RegisterAgentRequest::default()
         };
         let id = AgentId::new(id);
-        state.register(&id, &registration).unwrap();
+        state.register(&id, &registration, None).unwrap();
         let (outbound, queries) = Outbound::new();
         let opened = state.agents().open_wire::<SchemaRegistry>(&id, outbound);
         Self {

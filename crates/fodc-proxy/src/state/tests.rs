@@ -89,14 +89,14 @@ async fn is_requested(responses: &mut Responses<bytes::Bytes>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn unresponsiveness_survives_reregistration_until_a_response() {
     let state = State::new(Config::default());
-    state.register(&id("a"), &pod("db-0", "i")).unwrap();
+    state.register(&id("a"), &pod("db-0", "i"), None).unwrap();
     let (_, _outbound, mut responses) = open_metrics(&state, &id("a"));
     let late = query(&state);
     assert!(is_requested(&mut responses).await);
     after(&state, Duration::from_secs(3)).await;
     assert!(is_missing(&outcome(late), Reason::Late));
 
-    state.register(&id("b"), &pod("db-0", "i")).unwrap();
+    state.register(&id("b"), &pod("db-0", "i"), None).unwrap();
     let (generation, _outbound, mut responses) = open_metrics(&state, &id("b"));
     assert!(is_requested(&mut responses).await, "a probe, at once");
     assert!(is_missing(&outcome(query(&state)), Reason::Unresponsive));
@@ -113,13 +113,13 @@ async fn evicted_agent_passes_no_state_to_another() {
     };
     let state = State::new(config);
     for name in ["a", "b"] {
-        state.register(&id(name), &pod(name, "")).unwrap();
+        state.register(&id(name), &pod(name, ""), None).unwrap();
         let _stream = open_metrics(&state, &id(name));
         query(&state);
         after(&state, Duration::from_secs(3)).await;
         state.leave(&id(name));
     }
-    state.register(&id("c"), &pod("c", "")).unwrap();
+    state.register(&id("c"), &pod("c", ""), None).unwrap();
     let summaries = state.agents().summaries(state.now());
     let known: Vec<(&str, bool)> = summaries
         .iter()
@@ -131,7 +131,7 @@ async fn evicted_agent_passes_no_state_to_another() {
 #[tokio::test(start_paused = true)]
 async fn cleanup_timeout_forgets_the_agent_and_ends_its_streams() {
     let state = State::new(Config::default());
-    let end = state.register(&id("a"), &pod("db-0", "")).unwrap();
+    let end = state.register(&id("a"), &pod("db-0", ""), None).unwrap();
     let held = state
         .agents()
         .open_stream(&id("a"), "StreamLifecycle")
@@ -144,7 +144,7 @@ async fn cleanup_timeout_forgets_the_agent_and_ends_its_streams() {
     assert!(end.is_cancelled() && held.is_cancelled());
     assert!(
         state
-            .heartbeat(&id("a"), RegisterAgentRequest::default())
+            .heartbeat(&id("a"), &RegisterAgentRequest::default())
             .is_err()
     );
     assert!(
@@ -163,7 +163,7 @@ async fn agents_queried_last_also_become_unresponsive() {
     for number in 0..100 {
         let agent = id(&number.to_string());
         state
-            .register(&agent, &pod(&format!("db-{number}"), ""))
+            .register(&agent, &pod(&format!("db-{number}"), ""), None)
             .unwrap();
         held.push(open_metrics(&state, &agent));
     }
@@ -194,7 +194,7 @@ async fn count_requests(streams: &mut [OpenStream]) -> usize {
 fn forty_windows(state: &State) -> (Vec<AgentId>, Vec<OpenStream>, Vec<PendingResponse>) {
     let agents: Vec<AgentId> = (0..40).map(|number| id(&format!("{number:02}"))).collect();
     let open = agents.iter().map(|agent| {
-        let registered = state.register(agent, &pod(agent.as_str(), agent.as_str()));
+        let registered = state.register(agent, &pod(agent.as_str(), agent.as_str()), None);
         registered.unwrap();
         open_metrics(state, agent)
     });

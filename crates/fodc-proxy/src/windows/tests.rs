@@ -65,7 +65,7 @@ fn register(state: &State, names: &[&str]) -> Vec<u64> {
                 ..RegisterAgentRequest::default()
             },
         );
-        state.register(&id, &request).unwrap();
+        state.register(&id, &request, None).unwrap();
         let (outbound, _) = Outbound::new();
         let opened = state.agents().open_metrics(state.now(), &id, outbound);
         opened.unwrap()

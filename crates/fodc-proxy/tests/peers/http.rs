@@ -65,6 +65,12 @@ pub(crate) async fn request(address: SocketAddr, method: &str, path: &str) -> Re
     within(exchange(address, method, path, "")).await
 }
 
+/// Does the same as [`get`] with a bearer token.
+pub(crate) async fn get_with_token(address: SocketAddr, path: &str, token: &str) -> Response {
+    let header = format!("authorization: Bearer {token}\r\n");
+    within(exchange(address, "GET", path, &header)).await
+}
+
 /// Does the same as [`get`] as a client that accepts gzip.
 pub(crate) async fn get_packed(address: SocketAddr, path: &str) -> Response {
     within(exchange(address, "GET", path, "accept-encoding: gzip\r\n")).await

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on shows where; values pass through unchanged"
 )]
 
+mod access;
 mod agent;
 mod cluster;
 mod diagnostics;

@@ -318,6 +318,7 @@ impl World {
             }
             client::Event::Greeted { .. }
             | client::Event::Rtt(_)
+            | client::Event::CredentialsDue
             | client::Event::Counters(_)
             | client::Event::Stopped { .. } => {}
         }

@@ -90,8 +90,20 @@ pub enum Command {
         /// The number of the snapshot, as [`super::Snapshot::Bound`] tells it.
         snapshot: u64,
     },
+    /// Newer credentials for the stream, after [`Event::CredentialsDue`].
+    Authenticate(Authorization),
     /// Requests [`Event::Counters`].
     Report,
+}
+
+/// The value of the header `authorization`. Its `Debug` form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorization(pub String);
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorization({} bytes)", self.0.len())
+    }
 }
 
 /// An event of the core, in order.
@@ -104,6 +116,9 @@ pub enum Event {
         /// The newest position of its log; `None` with a plain peer.
         head: Option<Position>,
     },
+    /// The credentials of the stream expire soon. [`Command::Authenticate`] brings newer ones; the stream
+    /// ends without. Emitted again until the server has accepted newer ones.
+    CredentialsDue,
     /// The server acknowledged a subscription; emitted once per stream.
     Subscribed {
         /// The subscription.

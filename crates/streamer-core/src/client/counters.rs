@@ -26,6 +26,8 @@ pub struct Counters {
     pub unknown_messages: u64,
     /// Acknowledgements that match no heartbeat of the stream.
     pub stray_acks: u64,
+    /// Newer credentials that the server accepted on an open stream.
+    pub renewals: u64,
     /// Subscriptions acknowledged.
     pub acknowledged: u64,
     /// Acknowledged subscriptions that were taken over from an older stream.

@@ -6,6 +6,7 @@ mod model;
 mod plain;
 mod positions;
 mod profile;
+mod renewal;
 mod snapshots;
 
 use std::{

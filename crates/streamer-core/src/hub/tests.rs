@@ -1,6 +1,7 @@
 //! Tests of the hub. Time, the log and the peers are values of the test.
 
 mod access;
+mod access_property;
 mod audit;
 mod catching_up;
 mod ends;

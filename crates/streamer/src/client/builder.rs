@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use steadfast::{
-    LinkOptions,
+    LinkOptions, RenewalRequests,
     dial::{InvalidAddress, Servers},
     grpc::{Grpc, Options},
     session::{Advice, ConfigFaults, End, Liveness, Ready, Reason},
@@ -163,7 +164,9 @@ impl Builder {
             core.activity_timeout = config.activity_timeout;
         });
         let registry = Registry::new();
-        let sink = Sink(std::sync::Arc::clone(&registry));
+        let (renewals, renewer) = RenewalRequests::new();
+        let sink = Sink(Arc::clone(&registry), renewals);
+        let credentials = link.call_credentials().clone();
         let link = link
             .default_name("streamer")
             // The application's own policy comes first.
@@ -177,6 +180,7 @@ impl Builder {
                 },
             )?;
         let client = Client::new(link, registry);
+        client.renew_credentials(renewer, credentials);
         client.start();
         Ok(client)
     }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use steadfast::session::{End, Reason};
+use steadfast::{
+    RenewalRequests,
+    session::{End, Reason},
+};
 use tokio::sync::watch;
 
 use super::{Server, error::Ended};
@@ -132,6 +135,8 @@ impl Registry {
                 self.remove(id);
             }
             Event::Stopped(end) => self.stop(&end),
+            // The sink's own.
+            Event::CredentialsDue => {}
         }
     }
 
@@ -250,11 +255,14 @@ impl SlotState {
 ///
 /// It is dropped with the task of the link, even when that panics. Readers then stop waiting.
 #[derive(Debug)]
-pub(super) struct Sink(pub(super) Arc<Registry>);
+pub(super) struct Sink(pub(super) Arc<Registry>, pub(super) RenewalRequests);
 
 impl Sink {
     pub(super) fn on_event(&self, event: Event) {
-        self.0.on_event(event);
+        match event {
+            Event::CredentialsDue => self.1.request(),
+            event => self.0.on_event(event),
+        }
     }
 }
 

@@ -12,13 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use steadfast_access::Access;
-use steadfast_net::ResponseQueue;
+use steadfast_net::{ResponseQueue, access::KnownPeer};
 use steadfast_wire::streamer::GatewayMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::access::KnownPeer;
 use crate::{
     Event,
     hub::{DocumentPage, Input, ReadFault, ReadId, Stats, StreamId, Survey},

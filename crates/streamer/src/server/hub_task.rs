@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, task::Waker, time::Duration};
 
 use steadfast_access::{Access, Refused};
-use steadfast_net::Amount;
+use steadfast_net::{
+    Amount,
+    access::{AccessControl, KnownPeer},
+};
 use steadfast_session::Time;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -14,7 +17,7 @@ use tonic::{Code, Status};
 use tracing::debug;
 
 use super::{
-    access::{AccessControl, KnownPeer},
+    access,
     hub_handle::{BacklogShare, HubHandle, HubMessage, Received, StreamHandle, SurveyStep},
 };
 use crate::{
@@ -283,7 +286,7 @@ impl HubTask {
         };
         match known {
             Ok(known) => {
-                let access = known.on_stream(now);
+                let access = access::on_stream(&known, now);
                 handle.known = Some(known);
                 self.step(Input::Authorized {
                     stream,

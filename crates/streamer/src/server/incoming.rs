@@ -8,14 +8,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
-use steadfast_net::ResponseQueue;
+use steadfast_net::{ResponseQueue, access::AccessControl};
 use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
+use tracing::debug;
 
 use super::{
-    access::AccessControl,
     hub_handle::{BacklogShare, HubHandle, HubMessage, Received},
     time_lookup::{Lookup, TimeLookup, time_of},
 };
@@ -91,8 +91,9 @@ pub(super) async fn receive(
                 match access.reidentify(&newer.authorization) {
                     Ok(Some(known)) => hub.send(HubMessage::Authorized(stream, known, share)),
                     Ok(None) => {}
-                    Err(status) => {
-                        hub.send(HubMessage::Revoked(stream, status.message().to_owned()));
+                    Err(cause) => {
+                        debug!(%cause, "newer credentials refused");
+                        hub.send(HubMessage::Revoked(stream, cause.public().to_owned()));
                         break;
                     }
                 }

@@ -15,11 +15,13 @@ use steadfast::{
     CallCredentials, Metadata,
     dial::{Dialer, Proxies},
 };
-use steadfast_net::{Listener, ListenerOptions, Protocol, Security, Tasks, http2};
+use steadfast_net::{
+    Listener, ListenerOptions, Protocol, Security, Tasks,
+    access::{LocalAccess, unauthenticated},
+    http2,
+};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-
-use super::access::LocalAccess;
 
 /// The way to a server for other parts of its process, which may do everything.
 #[derive(Clone, Debug)]
@@ -87,6 +89,6 @@ async fn trust(
             request.extensions_mut().insert(peer);
             next.run(request).await
         }
-        Err(status) => status.into_http(),
+        Err(cause) => unauthenticated(&cause).into_http(),
     }
 }

@@ -31,9 +31,10 @@ use axum::{
 };
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::State as LinkState;
+use steadfast_access::Action;
 use steadfast_net::{
     AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Refusals, Security, Tasks, Tls,
-    http1,
+    access::AccessControl, http1,
 };
 use tokio::{
     net::TcpListener,
@@ -46,10 +47,7 @@ pub use self::report::{
     SlowStream, SlowSubscription,
 };
 use super::{
-    PullerStatus, Server,
-    access::{AccessControl, KnownPeer},
-    hub_handle::HubHandle,
-    publish_service::PublishCounters,
+    PullerStatus, Server, hub_handle::HubHandle, publish_service::PublishCounters,
     puller_intake::IntakeHandle,
 };
 use crate::{
@@ -441,7 +439,8 @@ async fn require_admin(
     let known = access.map_or(Ok(None), |access| {
         access.identify(request.headers(), request.extensions())
     });
-    let is_admin = matches!(&known, Ok(peer) if peer.as_ref().is_none_or(KnownPeer::is_admin));
+    let is_admin =
+        matches!(&known, Ok(peer) if peer.as_ref().is_none_or(|it| it.allows(Action::Admin)));
     if is_open || is_admin {
         request.extensions_mut().insert(MaySeeReasons(is_admin));
         return next.run(request).await;
@@ -451,9 +450,9 @@ async fn require_admin(
             let text = "only an administrator may see this page\n";
             (StatusCode::FORBIDDEN, text).into_response()
         }
-        Err(status) => {
+        Err(cause) => {
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-            let text = format!("{}\n", status.message());
+            let text = format!("{}\n", cause.public());
             (StatusCode::UNAUTHORIZED, challenge, text).into_response()
         }
     }

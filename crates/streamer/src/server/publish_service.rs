@@ -12,6 +12,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
+use steadfast_net::access::AccessControl;
 use steadfast_wire::publisher::{
     Ack, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused, RefusedCode,
     publish_request, publish_response, publisher_service_server::PublisherService,
@@ -21,10 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    access::{AccessControl, CallRights},
-    puller_intake::RESERVED_PREFIX,
-};
+use super::{access::CallRights, puller_intake::RESERVED_PREFIX};
 use crate::{
     Epoch, Operation,
     log::{
@@ -141,7 +139,7 @@ impl PublisherService for PublishService {
             return Err(stopping());
         }
         let headers = request.metadata().as_ref();
-        let rights = self.access.call_rights(headers, request.extensions())?;
+        let rights = CallRights::of(&self.access, headers, request.extensions())?;
         let mut followed = rights.clone();
         let (sender, responses) = mpsc::channel(RESPONSES);
         let stream = PublisherStream {

@@ -3,13 +3,14 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
+use steadfast_net::access::AccessControl;
 use steadfast_streamer_core::puller::feed;
 use steadfast_wire::puller::{PullerEvent, SubscribeRequest, puller_service_server::PullerService};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::access::{AccessControl, CallRights};
+use super::access::CallRights;
 use crate::{
     Terms,
     log::{LogError, LogReader, with_sources},
@@ -125,7 +126,7 @@ impl PullerService for PullerFeed {
             return Err(stopping());
         }
         let headers = request.metadata().as_ref();
-        let rights = self.access.call_rights(headers, request.extensions())?;
+        let rights = CallRights::of(&self.access, headers, request.extensions())?;
         if let Some(rights) = &rights {
             rights.check_admin()?;
         }

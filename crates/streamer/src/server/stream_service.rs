@@ -11,7 +11,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use steadfast_net::{Observer, Peer, ResponseQueue};
+use steadfast_net::{
+    Observer, Peer, ResponseQueue,
+    access::{AccessControl, KnownPeer, unauthenticated},
+};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
     Status, Streaming,
@@ -26,7 +29,6 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
-    access::{AccessControl, KnownPeer},
     hub_handle::{HubHandle, HubMessage},
     incoming,
     time_lookup::TimeLookup,
@@ -133,7 +135,7 @@ impl Service<http::Request<Body>> for StreamService {
             .identify(request.headers(), request.extensions())
         {
             Ok(known) => known,
-            Err(status) => return ready(Ok(status.into_http())),
+            Err(cause) => return ready(Ok(unauthenticated(&cause).into_http())),
         };
         let peer = request.extensions().get::<Peer>();
         let peer = peer.and_then(|peer| peer.address);

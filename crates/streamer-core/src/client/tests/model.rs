@@ -165,7 +165,9 @@ impl World {
                 self.queues.remove(&id);
             }
             Event::Greeted { .. } | Event::Rtt(_) => {}
-            event @ (Event::Stopped(_) | Event::Counters(_)) => panic!("{event:?}"),
+            event @ (Event::Stopped(_) | Event::Counters(_) | Event::CredentialsDue) => {
+                panic!("{event:?}")
+            }
         }
     }
 

@@ -1,15 +1,11 @@
 //! Rights: what a stream may see, for how long, and who may take over what.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
-use proptest::{prelude::*, test_runner::Config};
 use steadfast_wire::streamer::{
     FinalCode, Hello, RefusalCode, ResyncReason, SubscribeResponse,
     gateway_message::Payload as Request, streamer_message::Payload, value::Kind,
@@ -44,7 +40,7 @@ fn restricted() -> Server {
     server
 }
 
-fn authorize(
+pub(super) fn authorize(
     server: &mut Server,
     stream: StreamId,
     owner: &str,
@@ -64,7 +60,7 @@ fn authorize(
 }
 
 /// Opens a profile stream of a principal.
-fn known(server: &mut Server, owner: &str, hello: Hello, grant: Grant) -> StreamId {
+pub(super) fn known(server: &mut Server, owner: &str, hello: Hello, grant: Grant) -> StreamId {
     let stream = server.open();
     authorize(server, stream, owner, grant, None);
     server.send(stream, Request::Hello(hello));
@@ -398,236 +394,5 @@ fn resumed_documents_of_unknown_rights_are_sent_anew() {
                 _ => None,
             });
         assert_eq!(documents.sum::<usize>(), usize::from(!is_resumed));
-    }
-}
-
-/// One step of a script.
-#[derive(Clone, Debug)]
-enum Op {
-    Commit { document: u8, n: i64 },
-    Delete { document: u8 },
-    Rights(usize),
-    Cut,
-    Slice,
-    Settle,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        8 => (0..5_u8, 0..10_i64).prop_map(|(document, n)| Op::Commit { document, n }),
-        2 => (0..5_u8).prop_map(|document| Op::Delete { document }),
-        3 => (0..6_usize).prop_map(Op::Rights),
-        1 => Just(Op::Cut),
-        8 => Just(Op::Slice),
-        2 => Just(Op::Settle),
-    ]
-}
-
-/// A naive reading of a grant: the id of a document, and its number.
-type MaySee = fn(&str, i64) -> bool;
-
-/// The grants of a script, each with a naive reading of itself.
-fn grants() -> [(Grant, MaySee); 6] {
-    [
-        (Grant::Everything, |_, _| true),
-        (Grant::Nothing, |_, _| false),
-        (any(&["n < 4"]), |_, n| n < 4),
-        (any(&["n < 2", "n == 7"]), |_, n| n < 2 || n == 7),
-        (any(&["_id == d1"]), |id, _| id == "d1"),
-        (any(&["n >= 5", "_id == d0"]), |id, n| n >= 5 || id == "d0"),
-    ]
-}
-
-/// A client that keeps a set of documents through changes of its rights.
-struct Reader {
-    server: Server,
-    stream: Option<StreamId>,
-    attempt: u64,
-    rights: usize,
-    documents: BTreeMap<String, i64>,
-    known: Option<u64>,
-    cursor: Bytes,
-    whole_at: Option<u64>,
-    /// As the last response told it.
-    told: Option<u64>,
-}
-
-impl Reader {
-    fn new(slice: u64) -> Self {
-        let limits = Limits {
-            slice,
-            page_events: 2,
-            ..Limits::default()
-        };
-        let mut server = Server::with(limits);
-        server.hub = server.hub.restricted();
-        Self {
-            server,
-            stream: None,
-            attempt: 0,
-            rights: 0,
-            documents: BTreeMap::new(),
-            known: None,
-            cursor: Bytes::new(),
-            whole_at: None,
-            told: None,
-        }
-    }
-
-    fn play(&mut self, op: &Op) {
-        match *op {
-            Op::Commit { document, n } => {
-                self.server.commit("rooms", &format!("d{document}"), n);
-            }
-            Op::Delete { document } => {
-                self.server.commit_delete("rooms", &format!("d{document}"));
-            }
-            Op::Rights(rights) => {
-                // What was sent before is read with the rights of then.
-                self.receive();
-                self.rights = rights;
-                if let Some(stream) = self.stream {
-                    let grant = grants()[rights].0.clone();
-                    authorize(&mut self.server, stream, "alice", grant, None);
-                    // Refused before, it tries again.
-                    if self.told.is_none() {
-                        self.server.end(stream);
-                        self.stream = None;
-                    }
-                }
-            }
-            Op::Cut => {
-                self.receive();
-                if let Some(stream) = self.stream.take() {
-                    self.server.end(stream);
-                }
-            }
-            Op::Slice => self.server.step(Input::Tick),
-            Op::Settle => self.server.run_until_idle(),
-        }
-        self.receive();
-        self.connect();
-    }
-
-    fn connect(&mut self) {
-        if self
-            .stream
-            .is_some_and(|stream| self.server.code(stream).is_none())
-        {
-            return;
-        }
-        self.attempt += 1;
-        let grant = grants()[self.rights].0.clone();
-        let stream = known(&mut self.server, "alice", hello("s", self.attempt), grant);
-        self.stream = Some(stream);
-        let mut wanted = want("s", "rooms")
-            .filter("n", "!=", Kind::IntValue(3))
-            .snapshot(self.cursor.clone());
-        wanted.0.rights = self.told;
-        let is_reading = !self.cursor.is_empty() && self.whole_at.is_none();
-        if let Some(known) = self.known.filter(|_| !is_reading) {
-            wanted = wanted.after(known);
-        }
-        let response = self.server.subscribe(stream, wanted);
-        let is_allowed = self.rights != 1;
-        assert_eq!(response.success, is_allowed, "{response:?}");
-        if is_allowed {
-            if self.told.is_some_and(|told| told != response.rights) {
-                // Another snapshot follows, and nothing continues before it begins.
-                (self.known, self.whole_at) = (None, None);
-                self.cursor = Bytes::new();
-            }
-            self.told = Some(response.rights);
-        } else {
-            // The application's subscription has failed; it begins anew when it tries again.
-            (self.told, self.known, self.whole_at) = (None, None, None);
-            self.cursor = Bytes::new();
-            self.documents.clear();
-        }
-    }
-
-    fn receive(&mut self) {
-        let Some(stream) = self.stream else {
-            return;
-        };
-        let may_see = |id: &str, n: i64, rights: usize| n != 3 && grants()[rights].1(id, n);
-        for payload in self.server.take(stream) {
-            match payload {
-                Payload::Snapshot(snapshot) => {
-                    if snapshot.begins {
-                        self.documents.clear();
-                        self.whole_at = None;
-                    }
-                    self.known = snapshot.follows.map(|it| it.offset);
-                    self.cursor = snapshot.cursor;
-                    self.whole_at = snapshot.whole_at.map(|it| it.offset);
-                    for event in snapshot.documents {
-                        let n = number(&event.document_data);
-                        assert!(may_see(&event.document_id, n, self.rights));
-                        self.documents.insert(event.document_id, n);
-                    }
-                }
-                Payload::Delivery(delivery) => {
-                    let event = delivery.event.unwrap();
-                    self.known = delivery.position.map(|it| it.offset);
-                    if delivery.left {
-                        assert!(event.document_data.is_empty());
-                        self.documents.remove(&event.document_id);
-                    } else if event.operation == Operation::to_wire(Some(Operation::Delete)) {
-                        self.documents.remove(&event.document_id);
-                    } else {
-                        let n = number(&event.document_data);
-                        assert!(may_see(&event.document_id, n, self.rights));
-                        self.documents.insert(event.document_id, n);
-                    }
-                }
-                Payload::SubscribeResponse(response) => panic!("{response:?}"),
-                _ => {}
-            }
-            if self
-                .whole_at
-                .is_some_and(|at| self.known.is_some_and(|known| at <= known))
-            {
-                self.cursor = Bytes::new();
-            }
-        }
-    }
-
-    fn assert_reads_as_a_naive_reader(&mut self) {
-        self.server.run_until_idle();
-        self.receive();
-        let mut newest = BTreeMap::new();
-        for event in &self.server.log {
-            let n = (event.operation != Operation::Delete).then(|| number(&event.data));
-            newest.insert(event.document_id.to_string(), n);
-        }
-        let visible = |id: &str, n: i64| n != 3 && grants()[self.rights].1(id, n);
-        let expected: BTreeMap<_, _> = newest
-            .into_iter()
-            .filter_map(|(id, n)| n.filter(|n| visible(&id, *n)).map(|n| (id, n)))
-            .collect();
-        assert_eq!(self.documents, expected, "rights {}", self.rights);
-    }
-}
-
-fn number(data: &[u8]) -> i64 {
-    let json: serde_json::Value = serde_json::from_slice(data).unwrap();
-    json["n"].as_i64().unwrap()
-}
-
-proptest! {
-    #![proptest_config(Config::with_cases(if cfg!(debug_assertions) { 100 } else { 4_000 }))]
-
-    #[test]
-    fn deliveries_are_what_a_naive_reader_may_read(
-        slice in 1..20_u64,
-        script in proptest::collection::vec(op(), 1..60),
-    ) {
-        let mut reader = Reader::new(slice);
-        reader.connect();
-        for op in &script {
-            reader.play(op);
-        }
-        reader.assert_reads_as_a_naive_reader();
     }
 }

@@ -1,0 +1,519 @@
+//! A proxy with a policy: the nodes that agents may be, and who may read and diagnose.
+
+use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
+
+use steadfast_access::NewToken;
+use steadfast_fodc_proxy::{Config, Proxy, StartError};
+use steadfast_wire::fodc::{
+    RegisterAgentRequest, StreamMetricsRequest, fodc_service_client::FodcServiceClient,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc::{Sender, channel},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
+
+use crate::{
+    agent::{self, TIMEOUT, dial, end_of, labels, message, metric, pod, with_id},
+    config, http,
+};
+
+/// Each agent may be the node that its token names; those of zone a only with that role and label. Agents
+/// without a token may be old nodes.
+const POLICY: &str = r#"
+[[grants]]
+role = "agent"
+actions = ["register"]
+pods = ["$sub"]
+
+[[grants]]
+role = "zone-a"
+actions = ["register"]
+pods = ["a-*"]
+node_roles = ["ROLE_DATA"]
+node_labels = { zone = ["a"] }
+
+[[grants]]
+role = "plain"
+actions = ["register"]
+pods = ["old-*"]
+
+[[grants]]
+role = "reader"
+actions = ["read"]
+
+[[grants]]
+role = "doctor"
+actions = ["diagnose"]
+
+[[members]]
+roles = ["agent"]
+principals = ["token:db-*"]
+
+[[members]]
+roles = ["zone-a"]
+principals = ["token:zone-a"]
+
+[[members]]
+roles = ["plain"]
+principals = ["anonymous"]
+
+[[members]]
+roles = ["reader"]
+principals = ["token:reader"]
+
+[[members]]
+roles = ["doctor"]
+principals = ["token:doctor"]
+"#;
+
+/// A proxy with the policy and a token for each of these names.
+struct Guarded {
+    proxy: Proxy,
+    path: PathBuf,
+    tokens: HashMap<&'static str, NewToken>,
+    _folder: TempDir,
+}
+
+impl Guarded {
+    async fn start(names: &[&'static str]) -> Self {
+        Self::start_with(names, POLICY, config()).await
+    }
+
+    async fn start_with(names: &[&'static str], policy: &str, mut config: Config) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let tokens: HashMap<_, _> = names
+            .iter()
+            .map(|name| (*name, NewToken::generate().unwrap()))
+            .collect();
+        let entries = tokens.iter().map(|(name, token)| token.entry(name) + "\n");
+        fs::write(&path, entries.collect::<String>() + policy).unwrap();
+        config.access = Some(path.clone());
+        Self {
+            proxy: crate::start_with(config).await,
+            path,
+            tokens,
+            _folder: folder,
+        }
+    }
+
+    /// Returns the header of a token; none for an empty name.
+    fn authorize<T>(&self, name: &str, mut request: Request<T>) -> Request<T> {
+        if !name.is_empty() {
+            let token = self.tokens.get(name).map_or("unknown", NewToken::reveal);
+            let header = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", header);
+        }
+        request
+    }
+
+    async fn client(&self) -> FodcServiceClient<Channel> {
+        dial(self.proxy.grpc_address()).await
+    }
+
+    /// Registers with a token. Returns the id of the agent and its stream, or the message and the status
+    /// of the refusal.
+    async fn register(
+        &self,
+        token: &str,
+        first: RegisterAgentRequest,
+    ) -> Result<Registered, (String, Status)> {
+        let (heartbeats, outgoing) = channel(64);
+        heartbeats.send(first).await.unwrap();
+        let request = self.authorize(token, Request::new(ReceiverStream::new(outgoing)));
+        let mut client = self.client().await;
+        let call = timeout(TIMEOUT, client.register_agent(request))
+            .await
+            .unwrap();
+        let mut stream = call.map_err(|status| (String::new(), status))?.into_inner();
+        let response = timeout(TIMEOUT, stream.message()).await.unwrap();
+        let response = response.unwrap().expect("a response to the registration");
+        if !response.success {
+            return Err((response.message, end_of(&mut stream).await));
+        }
+        Ok(Registered {
+            id: response.agent_id,
+            client,
+            heartbeats,
+            stream,
+        })
+    }
+
+    async fn get(&self, path: &str, token: &str) -> http::Response {
+        let address = self.proxy.http_address();
+        match self.tokens.get(token) {
+            Some(token) => http::get_with_token(address, path, token.reveal()).await,
+            None if token.is_empty() => http::get(address, path).await,
+            None => http::get_with_token(address, path, "unknown").await,
+        }
+    }
+
+    /// Replaces the policy file as the documentation says.
+    fn rewrite(&self, change: impl FnOnce(String) -> String) {
+        let text = change(fs::read_to_string(&self.path).unwrap());
+        let beside = self.path.with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, &self.path).unwrap();
+    }
+}
+
+struct Registered {
+    id: String,
+    client: FodcServiceClient<Channel>,
+    heartbeats: Sender<RegisterAgentRequest>,
+    stream: Streaming<steadfast_wire::fodc::RegisterAgentResponse>,
+}
+
+fn in_zone(pod_name: &str, role: &str, zone: &str) -> RegisterAgentRequest {
+    RegisterAgentRequest {
+        labels: labels(&[("zone", zone)]).into_iter().collect(),
+        ..pod(pod_name, role)
+    }
+}
+
+#[tokio::test]
+async fn token_decides_which_node_an_agent_may_be() {
+    let guarded = Guarded::start(&["db-0", "db-1", "zone-a", "reader"]).await;
+    let other_node = "you may not register as this node";
+    for (token, first, refusal) in [
+        ("db-0", pod("db-0", "any"), None),
+        (
+            "db-0",
+            pod("db-1", "any"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        (
+            "db-0",
+            pod("DB-0", "any"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        (
+            "db-0",
+            agent::seed("db-0", 1, "any"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        ("zone-a", in_zone("a-0", "ROLE_DATA", "a"), None),
+        ("zone-a", in_zone("a-0", "ROLE_UNSPECIFIED", "a"), None),
+        (
+            "zone-a",
+            in_zone("a-0", "ROLE_LIAISON", "a"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        (
+            "zone-a",
+            in_zone("a-0", "ROLE_DATA", "b"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        (
+            "zone-a",
+            pod("a-0", "ROLE_DATA"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        ("", pod("old-0", "any"), None),
+        (
+            "",
+            pod("db-0", "any"),
+            Some((Code::PermissionDenied, other_node)),
+        ),
+        (
+            "stranger",
+            pod("old-0", "any"),
+            Some((Code::Unauthenticated, "")),
+        ),
+        (
+            "reader",
+            pod("old-0", "any"),
+            Some((Code::PermissionDenied, "")),
+        ),
+    ] {
+        let shown = format!("{token:?} {first:?}");
+        let registered = guarded.register(token, first).await;
+        let refused = registered.as_ref().err();
+        let refused = refused.map(|(message, status)| (status.code(), message.as_str()));
+        assert_eq!(refused, refusal, "{shown}");
+    }
+    let page = guarded.get("/self-metrics", "reader").await;
+    for line in [
+        "steadfast_proxy_registrations_refused_total{reason=\"forbidden\"} 8",
+        "steadfast_proxy_registrations_refused_total{reason=\"invalid\"} 1",
+        "steadfast_proxy_registrations_refused_total{reason=\"full\"} 0",
+        "steadfast_proxy_access_refused_total{listener=\"agents\",reason=\"forbidden\"} 1",
+        "steadfast_proxy_access_refused_total{listener=\"agents\",reason=\"invalid\"} 1",
+    ] {
+        assert!(page.has_line(line), "{line}\n{}", page.body);
+    }
+}
+
+#[tokio::test]
+async fn heartbeat_cannot_make_an_agent_another_node() {
+    let guarded = Guarded::start(&["zone-a"]).await;
+    let first = in_zone("a-0", "ROLE_UNSPECIFIED", "a");
+    let mut agent = guarded.register("zone-a", first).await.unwrap();
+    // What is granted, and an empty heartbeat, change nothing about the stream.
+    for heartbeat in [
+        RegisterAgentRequest::default(),
+        in_zone("a-0", "ROLE_DATA", "a"),
+        in_zone("a-0", "ROLE_DATA", "b"),
+    ] {
+        agent.heartbeats.send(heartbeat).await.unwrap();
+    }
+    let end = end_of(&mut agent.stream).await;
+    assert_eq!(end.code(), Code::PermissionDenied, "{end}");
+}
+
+#[tokio::test]
+async fn agents_without_a_token_are_refused_unless_named() {
+    let policy = POLICY.replace("[\"anonymous\"]", "[\"token:nobody\"]");
+    let guarded = Guarded::start_with(&["reader"], &policy, config()).await;
+    let (_, status) = guarded.register("", pod("old-0", "r")).await.err().unwrap();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.message(), "credentials are required");
+    let page = guarded.get("/self-metrics", "reader").await;
+    let line = "steadfast_proxy_registrations_refused_total{reason=\"missing\"} 1";
+    assert!(page.has_line(line), "{}", page.body);
+}
+
+/// Opens a stream of each kind with a token, and runs a block with its name and the opened call.
+macro_rules! each_stream {
+    ($guarded:expr, $token:expr, $id:expr, |$name:ident, $call:ident| $check:block) => {
+        each_stream!(@ $guarded, $token, $id, |$name, $call| $check,
+            stream_metrics stream_cluster_topology stream_lifecycle stream_crash_diagnostics
+            stream_pressure_profiles stream_schema_registry)
+    };
+    (@ $guarded:expr, $token:expr, $id:expr, |$name:ident, $call:ident| $check:block, $($method:ident)*) => {$({
+        let (_open, outgoing) = channel(1);
+        let request = $guarded.authorize($token, with_id($id, outgoing));
+        let mut client = $guarded.client().await;
+        let $name = stringify!($method);
+        let $call = timeout(TIMEOUT, client.$method(request)).await.unwrap();
+        $check
+    })*};
+}
+
+#[tokio::test]
+async fn every_stream_of_an_agent_needs_its_token() {
+    let guarded = Guarded::start(&["db-0", "db-1", "reader"]).await;
+    let mut agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    for (token, code) in [
+        ("stranger", Code::Unauthenticated),
+        ("reader", Code::PermissionDenied),
+    ] {
+        each_stream!(guarded, token, &agent.id, |name, call| {
+            let status = call.err().map(|status| status.code());
+            assert_eq!(status, Some(code), "{name} {token}");
+        });
+    }
+    // The token of another agent, or none, opens streams that the proxy does not connect with this one.
+    for token in ["db-1", ""] {
+        each_stream!(guarded, token, &agent.id, |name, call| {
+            assert!(call.is_ok(), "{name} {token:?}");
+        });
+    }
+    let unknown = |page: &http::Response| page.has_line("steadfast_proxy_unknown_agents_total 12");
+    let page = guarded.get("/self-metrics", "reader").await;
+    assert!(unknown(&page), "{}", page.body);
+    let agents = guarded.get("/agents", "reader").await;
+    assert!(agents.body.contains("\"streams\":{}"), "{}", agents.body);
+    // Its own token connects them.
+    let (responses, outgoing) = channel(1);
+    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let mut queries = agent
+        .client
+        .stream_metrics(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let answering = tokio::spawn(async move {
+        while let Ok(Some(_)) = queries.message().await {
+            let samples: StreamMetricsRequest = message(vec![metric("up", &[], 1.0)]);
+            responses.send(samples).await.ok();
+        }
+    });
+    let page = loop {
+        let page = guarded.get("/metrics", "reader").await;
+        if page.missing().is_none() && page.body.contains("up{") {
+            break page;
+        }
+    };
+    assert!(page.body.contains("pod_name=\"db-0\""), "{}", page.body);
+    answering.abort();
+}
+
+#[tokio::test]
+async fn withdrawn_rights_end_every_open_stream() {
+    let guarded = Guarded::start(&["db-0", "reader"]).await;
+    let mut agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    let (_metrics, outgoing) = channel(1);
+    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let mut metrics = agent
+        .client
+        .stream_metrics(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let (_topology, outgoing) = channel(1);
+    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let topology = agent.client.stream_cluster_topology(request).await;
+    let mut topology = topology.unwrap().into_inner();
+    // A stream of an id that nobody has: it is held, and still ends with its token.
+    let (_unknown, outgoing) = channel(1);
+    let request = guarded.authorize("db-0", with_id("nobody", outgoing));
+    let mut unknown = agent
+        .client
+        .stream_metrics(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let token = guarded.tokens["db-0"].entry("db-0");
+    guarded.rewrite(|text| text.replace(&token, ""));
+    let registration = end_of(&mut agent.stream).await;
+    assert_eq!(registration.code(), Code::Unauthenticated, "{registration}");
+    for end in [
+        end_of(&mut metrics).await,
+        end_of(&mut topology).await,
+        end_of(&mut unknown).await,
+    ] {
+        // With the registration, or for the same reason as it.
+        let codes = [Code::Unauthenticated, Code::Aborted];
+        assert!(codes.contains(&end.code()), "{end}");
+    }
+    let agents = guarded.get("/agents", "reader").await;
+    assert!(agents.body.contains("unconnected"), "{}", agents.body);
+}
+
+#[tokio::test]
+async fn registration_ends_when_its_node_is_not_granted_any_more() {
+    let guarded = Guarded::start(&["db-0"]).await;
+    let mut agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    guarded.rewrite(|text| {
+        text.replace(
+            "pods = [\"$sub\"]",
+            "pods = [\"$sub\"]\nnode_roles = [\"s\"]",
+        )
+    });
+    let end = end_of(&mut agent.stream).await;
+    assert_eq!(end.code(), Code::PermissionDenied, "{end}");
+}
+
+#[tokio::test]
+async fn expired_token_ends_the_streams_of_its_agent() {
+    let guarded = Guarded::start(&["db-0"]).await;
+    let until = jiff::Timestamp::now() + Duration::from_secs(3);
+    let token = guarded.tokens["db-0"].entry("db-0");
+    guarded.rewrite(|text| text.replace(&token, &format!("{token}\nexpires = {until}")));
+    let mut agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    let end = end_of(&mut agent.stream).await;
+    assert_eq!(
+        (end.code(), end.message()),
+        (Code::Unauthenticated, "the credentials have expired")
+    );
+    assert!(jiff::Timestamp::now() >= until);
+}
+
+#[tokio::test]
+async fn pages_need_the_right_to_read_or_to_diagnose() {
+    let guarded = Guarded::start(&["reader", "doctor", "db-0"]).await;
+    let read = [
+        "/metrics",
+        "/metrics-windows",
+        "/agents",
+        "/self-metrics",
+        "/cluster/topology",
+    ];
+    let diagnose = [
+        "/cluster/lifecycle",
+        "/diagnostics",
+        "/pressure-profiles",
+        "/pressure-profiles/db-0/1/heap",
+    ];
+    for path in read
+        .into_iter()
+        .chain(diagnose)
+        .chain(["/nothing", "/metrics/"])
+    {
+        for (token, status) in [("", 403), ("stranger", 401), ("db-0", 403)] {
+            let page = guarded.get(path, token).await;
+            assert_eq!(page.status, status, "{path} {token:?}");
+            assert!(page.body.len() < 80, "{path} {token:?}: {}", page.body);
+        }
+        for (token, pages) in [("reader", &read[..]), ("doctor", &diagnose[..])] {
+            let status = guarded.get(path, token).await.status;
+            let is_refused = matches!(status, 401 | 403);
+            // Of the paths without a page, only a reader learns that they have none.
+            let may_see = pages.contains(&path) || token == "reader" && !diagnose.contains(&path);
+            assert_eq!(is_refused, !may_see, "{path} {token}: {status}");
+        }
+    }
+    let refused = guarded.get("/metrics", "stranger").await;
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    for path in ["/livez", "/ready", "/readyz", "/health"] {
+        assert_eq!(guarded.get(path, "").await.status, 200, "{path}");
+    }
+    let health = guarded.get("/health", "").await;
+    assert_eq!(health.body, "{\"status\":\"healthy\"}\n");
+    let health = guarded.get("/health", "reader").await;
+    assert!(health.body.contains("agents_online"), "{}", health.body);
+    let page = guarded.get("/self-metrics", "reader").await;
+    let line = "steadfast_proxy_access_refused_total{listener=\"http\",reason=\"invalid\"} 12";
+    assert!(page.has_line(line), "{}", page.body);
+}
+
+#[tokio::test]
+async fn response_under_way_is_cut_with_its_right() {
+    let mut config = config();
+    config.window_deadline = Duration::from_secs(50);
+    let guarded = Guarded::start_with(&["db-0", "reader"], POLICY, config).await;
+    let agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    // A stream on which no query is answered, so that the window stays open.
+    let (_silent, outgoing) = channel(1);
+    let mut client = agent.client.clone();
+    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let _queries = client.stream_metrics(request).await.unwrap();
+    let mut socket = TcpStream::connect(guarded.proxy.http_address())
+        .await
+        .unwrap();
+    let token = guarded.tokens["reader"].reveal();
+    let request = format!(
+        "GET /metrics-windows?start_time=2026-01-01T00:00:00Z HTTP/1.1\r\nhost: p\r\n\
+         authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut response = vec![0; 12];
+    socket.read_exact(&mut response).await.unwrap();
+    assert_eq!(response, b"HTTP/1.1 200");
+    let entry = guarded.tokens["reader"].entry("reader");
+    guarded.rewrite(|text| text.replace(&entry, ""));
+    let read = timeout(TIMEOUT, socket.read_to_end(&mut response)).await;
+    // A reset is a cut as well.
+    read.expect("the response ends").ok();
+    assert!(
+        !response.ends_with(b"0\r\n\r\n"),
+        "a response that looks complete"
+    );
+}
+
+#[tokio::test]
+async fn proxy_with_a_faulty_policy_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.toml");
+    fs::write(
+        &path,
+        "[[grants]]\nrole = 'agent'\nactions = ['register']\n",
+    )
+    .unwrap();
+    let mut config = config();
+    config.access = Some(path);
+    let error = Proxy::start(config).await.err().unwrap();
+    assert!(matches!(&error, StartError::Access(faults) if faults.0.len() == 1));
+    assert!(
+        error
+            .to_string()
+            .contains("access.toml:1:1: `pods` is missing"),
+        "{error}"
+    );
+}

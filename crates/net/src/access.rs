@@ -1,0 +1,333 @@
+//! The identities and rights of peers, by a policy file that is followed.
+
+mod local;
+
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
+use steadfast_access::{
+    Access, Action, Certificate, Decision, Faults, Identity, Node, Presented, Refused, Source,
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+pub use self::local::{LocalAccess, LocalPeer};
+use crate::Peer;
+
+/// The rules in force. Without a policy file there are none, and everybody may do everything.
+#[derive(Clone, Debug, Default)]
+pub struct AccessControl(Option<watch::Receiver<Arc<Access>>>);
+
+/// A peer whose credentials were accepted, and the configuration that did.
+#[derive(Clone, Debug)]
+pub struct KnownPeer {
+    access: Arc<Access>,
+    identity: Identity,
+    /// It is a part of this process, and no policy holds for it.
+    is_local: bool,
+}
+
+/// A peer whose rights follow the rules in force, for as long as a call lasts.
+#[derive(Clone, Debug)]
+pub struct FollowedPeer {
+    current: watch::Receiver<Arc<Access>>,
+    peer: KnownPeer,
+}
+
+/// A policy file, and those who follow it.
+#[derive(Debug)]
+pub struct PolicyFile {
+    source: Source,
+    current: watch::Sender<Arc<Access>>,
+}
+
+/// The time between two looks at a policy file. Two must find the same, so that a change is in force after
+/// two intervals, and acts on open streams within a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+impl AccessControl {
+    /// Reads the policy file, if there is one. [`PolicyFile::follow`] then follows its changes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the faults of the file.
+    pub fn load(source: Option<Source>) -> Result<(Self, Option<PolicyFile>), Faults> {
+        let Some(mut source) = source else {
+            return Ok((Self(None), None));
+        };
+        let access = source.poll().unwrap_or_else(|| Ok(Access::default()))?;
+        let (current, receiver) = watch::channel(Arc::new(access));
+        Ok((Self(Some(receiver)), Some(PolicyFile { source, current })))
+    }
+
+    /// Returns true if peers need rights.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns the peer of a call, or `None` if everybody may do everything. The extensions are those of the
+    /// listener.
+    ///
+    /// # Errors
+    ///
+    /// If its credentials are refused.
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Option<KnownPeer>, Refused> {
+        if !self.is_restricted() {
+            return Ok(None);
+        }
+        if let Some(LocalPeer(peer)) = extensions.get() {
+            return Ok(Some(peer.clone()));
+        }
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let authorization = values.next().map(HeaderValue::as_bytes);
+        // Programs on the way may have looked at the other one.
+        if values.next().is_some() {
+            return Err(Refused::Scheme);
+        }
+        let peer = extensions.get::<Peer>();
+        let der = peer.and_then(|it| it.certificate.as_deref());
+        let certificate = der.map(Certificate::from_der).transpose()?;
+        self.authenticate(Presented {
+            authorization,
+            certificate: certificate.as_ref(),
+        })
+    }
+
+    /// Returns the peer that sends newer credentials on its stream.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials are refused.
+    pub fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Refused> {
+        self.authenticate(Presented {
+            authorization: Some(authorization.as_bytes()),
+            certificate: None,
+        })
+    }
+
+    fn authenticate(&self, presented: Presented<'_>) -> Result<Option<KnownPeer>, Refused> {
+        let Some(current) = &self.0 else {
+            return Ok(None);
+        };
+        let access = Arc::clone(&current.borrow());
+        let identity = access.authenticate(presented, SystemTime::now())?;
+        Ok(Some(KnownPeer {
+            access,
+            identity,
+            is_local: false,
+        }))
+    }
+
+    /// Returns a peer as the rules in force have it.
+    ///
+    /// # Errors
+    ///
+    /// If its credentials are not valid any more.
+    pub fn recheck(&self, peer: KnownPeer) -> Result<KnownPeer, Refused> {
+        match &self.0 {
+            None => Ok(peer),
+            Some(current) => peer.recheck(&current.borrow()),
+        }
+    }
+
+    /// Returns the peer as one whose rights follow the rules; `None` if there are no rules.
+    #[must_use]
+    pub fn follow(&self, peer: KnownPeer) -> Option<FollowedPeer> {
+        let current = self.0.clone()?;
+        Some(FollowedPeer { current, peer })
+    }
+}
+
+impl KnownPeer {
+    /// Returns the peer as other rules have it.
+    ///
+    /// # Errors
+    ///
+    /// If they do not accept its credentials.
+    pub fn recheck(self, access: &Arc<Access>) -> Result<Self, Refused> {
+        if self.is_local || Arc::ptr_eq(&self.access, access) {
+            return Ok(self);
+        }
+        Ok(Self {
+            identity: access.recheck(&self.identity, SystemTime::now())?,
+            access: Arc::clone(access),
+            is_local: false,
+        })
+    }
+
+    /// Returns true if both were checked by the same rules.
+    #[must_use]
+    pub fn has_rules_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.access, &other.access)
+    }
+
+    /// Returns the name of the principal.
+    #[must_use]
+    pub fn principal(&self) -> String {
+        self.identity.principal()
+    }
+
+    /// Returns true if the peer may do something that concerns no collection.
+    #[must_use]
+    pub fn allows(&self, action: Action) -> bool {
+        self.access.allows(&self.identity, action)
+    }
+
+    /// Returns what the peer may do with a collection.
+    #[must_use]
+    pub fn decide(&self, action: Action, database: &str, collection: &str) -> Decision {
+        self.access
+            .decide(&self.identity, action, database, collection)
+    }
+
+    /// Returns true if the peer may register as this node.
+    #[must_use]
+    pub fn may_register(&self, node: &Node<'_>) -> bool {
+        self.access.may_register(&self.identity, node)
+    }
+
+    /// Returns the time for which the credentials are still valid; `None` if they do not expire.
+    #[must_use]
+    pub fn expires_in(&self) -> Option<Duration> {
+        let at = self.identity.expires_at()?;
+        Some(
+            at.duration_since(SystemTime::now())
+                .unwrap_or(Duration::ZERO),
+        )
+    }
+}
+
+impl FollowedPeer {
+    /// Returns the peer as it was checked last.
+    #[must_use]
+    pub fn peer(&self) -> &KnownPeer {
+        &self.peer
+    }
+
+    /// Applies a change of the rules. Returns true if they have changed since the last call.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials are not valid any more, or name another principal now.
+    pub fn update(&mut self) -> Result<bool, Refused> {
+        let access = Arc::clone(&self.current.borrow_and_update());
+        let has_changed = !self.peer.is_local && !Arc::ptr_eq(&access, &self.peer.access);
+        if has_changed {
+            let peer = self.peer.clone().recheck(&access)?;
+            // What the call holds belongs to the principal that opened it.
+            if peer.principal() != self.peer.principal() {
+                return Err(Refused::OtherPrincipal);
+            }
+            self.peer = peer;
+        }
+        match self.peer.expires_in() {
+            Some(Duration::ZERO) => Err(Refused::ExpiredToken),
+            _ => Ok(has_changed),
+        }
+    }
+
+    /// Resolves when the credentials are not valid any more, or when the rules have changed: the caller
+    /// checks its rights again.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials are not valid any more, or name another principal now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn changed(&mut self) -> Result<(), Refused> {
+        let expires_in = self.peer.expires_in();
+        let expiry = async {
+            match expires_in {
+                Some(time) => sleep(time).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(expiry);
+        tokio::select! {
+            changed = self.current.changed() => match changed {
+                Ok(()) => return self.update().map(|_| ()),
+                // The server stops: nothing changes any more, but time passes.
+                Err(_) => expiry.await,
+            },
+            () = &mut expiry => {}
+        }
+        Err(Refused::ExpiredToken)
+    }
+}
+
+impl PolicyFile {
+    /// Reads the file again when it has changed, until `stop` is cancelled, and passes the new rules on. A
+    /// file with faults changes nothing.
+    pub async fn follow(self, on_change: impl Fn(Arc<Access>) + Send, stop: CancellationToken) {
+        let Self {
+            mut source,
+            current,
+        } = self;
+        let mut has_panicked = false;
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            // A copy, so that a panic leaves the source as it was.
+            let mut polled = source.clone();
+            let polling = tokio::task::spawn_blocking(move || {
+                let read = polled.poll();
+                (polled, read)
+            });
+            let (polled, read) = match polling.await {
+                Ok(both) => both,
+                Err(error) => {
+                    if !std::mem::replace(&mut has_panicked, true) {
+                        let path = source.path().display();
+                        warn!(%path, %error, "reading the policy file panicked; it is tried again");
+                    }
+                    continue;
+                }
+            };
+            has_panicked = false;
+            source = polled;
+            let path = source.path().display();
+            match read {
+                None => {}
+                Some(Ok(access)) => {
+                    info!(%path, "the policy file has changed and is in force");
+                    let access = Arc::new(access);
+                    current.send_replace(Arc::clone(&access));
+                    on_change(access);
+                }
+                Some(Err(faults)) => {
+                    warn!(%path, %faults, "the policy file has faults; the last good one stays in force");
+                }
+            }
+        }
+    }
+}
+
+/// Returns the status of a call whose credentials are refused, and logs the cause, which the peer is not told.
+#[must_use]
+pub fn unauthenticated(cause: &Refused) -> Status {
+    debug!(%cause, "credentials refused");
+    Status::unauthenticated(cause.public())
+}
+
+#[cfg(test)]
+mod tests;

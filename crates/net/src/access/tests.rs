@@ -1,0 +1,116 @@
+use std::{fs, path::PathBuf};
+
+use steadfast_access::{Condition, NewToken};
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+/// A policy file with these lines.
+struct Written {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        fs::write(&path, text).unwrap();
+        Self {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn load(&self) -> (AccessControl, PolicyFile) {
+        let source = Source::new(&self.path, |_| Ok(()));
+        let (control, file) = AccessControl::load(Some(source)).unwrap();
+        (control, file.unwrap())
+    }
+}
+
+fn peer(control: &AccessControl, token: &NewToken) -> KnownPeer {
+    let mut headers = HeaderMap::new();
+    let value = format!("Bearer {}", token.reveal());
+    headers.insert(AUTHORIZATION, value.parse().unwrap());
+    let known = control.identify(&headers, &Extensions::new());
+    known.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn credentials_expire_also_when_nobody_follows_the_file() {
+    let token = NewToken::generate().unwrap();
+    let until = jiff::Timestamp::now() + Duration::from_secs(1);
+    let written = Written::new(&format!("{}\nexpires = {until}\n", token.entry("feeder")));
+    let (control, file) = written.load();
+    let mut followed = control.follow(peer(&control, &token)).unwrap();
+    drop(file);
+    let changed = timeout(Duration::from_secs(60), followed.changed());
+    assert_eq!(changed.await.unwrap(), Err(Refused::ExpiredToken));
+}
+
+#[tokio::test]
+async fn token_cannot_become_another_principal_during_a_call() {
+    let token = NewToken::generate().unwrap();
+    let written = Written::new(&token.entry("feeder"));
+    let (control, file) = written.load();
+    let mut followed = control.follow(peer(&control, &token)).unwrap();
+    let renamed = token.entry("other");
+    let access = Access::parse("p", &renamed, |_| unreachable!(), |_| Ok(())).unwrap();
+    file.current.send_replace(Arc::new(access));
+    assert_eq!(followed.changed().await, Err(Refused::OtherPrincipal));
+}
+
+/// The bound of the promise that a withdrawn right acts within a second. Virtual time: a look at the file
+/// takes none of it, however busy the machine is.
+#[tokio::test(start_paused = true)]
+async fn change_of_the_policy_is_in_force_after_two_looks() {
+    let token = NewToken::generate().unwrap();
+    let written = Written::new(&token.entry("feeder"));
+    let (control, file) = written.load();
+    let mut followed = control.follow(peer(&control, &token)).unwrap();
+    let stop = CancellationToken::new();
+    let following = tokio::spawn(file.follow(|_| {}, stop.clone()));
+    // Between two looks, so that the first one is awaited as well.
+    sleep(5 * POLL_INTERVAL + POLL_INTERVAL / 10).await;
+    fs::write(&written.path, "").unwrap();
+    let began = Instant::now();
+    assert_eq!(followed.changed().await, Err(Refused::UnknownToken));
+    assert!(
+        began.elapsed() <= 2 * POLL_INTERVAL,
+        "{:?}",
+        began.elapsed()
+    );
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn panic_while_reading_does_not_end_following() {
+    let written = Written::new("");
+    let understands = |condition: &Condition| {
+        assert!(!condition.text.starts_with("panic"), "as the test wants");
+        Ok(())
+    };
+    let (current, mut receiver) = watch::channel(Arc::new(Access::default()));
+    let source = Source::new(&written.path, understands);
+    let stop = CancellationToken::new();
+    let file = PolicyFile { source, current };
+    let following = tokio::spawn(file.follow(|_| {}, stop.clone()));
+    let grant = |field: &str| {
+        format!(
+            "[[grants]]\nrole = 'a'\ndatabases = ['a']\ncollections = ['a']\n\
+             actions = ['subscribe']\nfilter = ['{field} == 1']\n"
+        )
+    };
+    fs::write(&written.path, grant("panic")).unwrap();
+    sleep(4 * POLL_INTERVAL).await;
+    assert!(!following.is_finished());
+    receiver.mark_unchanged();
+    fs::write(&written.path, grant("n")).unwrap();
+    let changed = timeout(Duration::from_secs(60), receiver.changed());
+    changed.await.unwrap().unwrap();
+    stop.cancel();
+    following.await.unwrap();
+}
