@@ -15,6 +15,7 @@ mod http;
 mod kill9;
 mod listen;
 mod load;
+mod log_lines;
 mod operations;
 mod output;
 mod server_process;
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let LogFilter(filter) = settings.get_or(args.log, LogFilter("warn".to_owned()));
-    log_to_stderr(EnvFilter::new(filter));
+    log_lines::to_stderr(EnvFilter::new(filter));
     use_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -162,14 +163,4 @@ impl Setting for LogFilter {
             )),
         }
     }
-}
-
-fn log_to_stderr(filter: EnvFilter) {
-    // Log lines follow NO_COLOR and the terminal like all other output.
-    let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
 }

@@ -1,10 +1,11 @@
 //! `steadfast token`: tokens for a policy file.
 
-use std::{fs::OpenOptions, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Subcommand, builder::NonEmptyStringValueParser};
 use steadfast_access::NewToken;
+use steadfast_files::private;
 
 use crate::output;
 
@@ -45,11 +46,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.out {
         // The entry alone is on standard output, so that it can be appended to a policy.
         Some(path) => {
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options
+            let mut file = private()
+                .write(true)
+                .create_new(true)
                 .open(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
             writeln!(file, "{}", token.reveal())

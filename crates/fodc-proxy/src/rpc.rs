@@ -348,10 +348,9 @@ mod tests {
             queried::run::<Topology>(&mut call, &id_of_topology).await
         };
         let (id_of_registration, peer) = (id(), None::<Box<KnownPeer>>);
-        let registration =
-            |mut call: Call| async move {
-                register::run(&mut call, &id_of_registration, peer.as_deref()).await
-            };
+        let registration = |mut call: Call| async move {
+            register::run(&mut call, &id_of_registration, peer.as_deref()).await
+        };
         // A thousand agents hold seven thousand of them, mostly of the second kind.
         let sizes = [size(metrics), size(topology), size(registration)];
         let limits = [900, 600, 800];

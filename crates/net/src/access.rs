@@ -1,6 +1,7 @@
 //! The identities and rights of peers, by a policy file that is followed.
 
 mod local;
+mod principals;
 
 use std::{
     future::pending,
@@ -20,7 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-pub use self::local::{LocalAccess, LocalPeer};
+pub use self::{
+    local::{LocalAccess, LocalPeer},
+    principals::{PrincipalLimits, Principals},
+};
 use crate::Peer;
 
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
@@ -167,6 +171,12 @@ impl KnownPeer {
             access: Arc::clone(access),
             is_local: false,
         })
+    }
+
+    /// Returns true if the peer is a part of this process.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// Returns true if both were checked by the same rules.

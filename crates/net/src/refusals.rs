@@ -25,6 +25,10 @@ pub enum Refusal {
     AllUnfinished,
     /// A message was begun and not finished in time.
     SlowMessage,
+    /// The principal has as many open calls as one may have.
+    PrincipalCalls,
+    /// The principal makes more calls than it may.
+    PrincipalRate,
 }
 
 /// What a listener has refused since its start. Clones share the counters.
@@ -32,7 +36,7 @@ pub enum Refusal {
 pub struct Refusals(Arc<[AtomicU64; Refusal::ALL.len()]>);
 
 impl Refusal {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Connections,
         Self::Descriptors,
         Self::ClientConnections,
@@ -41,6 +45,8 @@ impl Refusal {
         Self::ConnectionUnfinished,
         Self::AllUnfinished,
         Self::SlowMessage,
+        Self::PrincipalCalls,
+        Self::PrincipalRate,
     ];
 
     /// Returns the name that metrics show.
@@ -55,6 +61,8 @@ impl Refusal {
             Self::ConnectionUnfinished => "connection_unfinished",
             Self::AllUnfinished => "all_unfinished",
             Self::SlowMessage => "slow_message",
+            Self::PrincipalCalls => "principal_calls",
+            Self::PrincipalRate => "principal_rate",
         }
     }
 }

@@ -106,6 +106,16 @@ impl Tls {
         }
     }
 
+    /// Looks at the files, at most once a second, so that the figures are those of the next handshake.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    pub async fn refresh(&self) {
+        // The protocol does not matter: the files are the same.
+        self.shared.files.config(Protocol::Http1).await;
+    }
+
     /// Returns the figures for a page of metrics. Those of one name follow each other.
     pub fn figures(&self) -> impl Iterator<Item = TlsFigure> + use<> {
         let stats = self.stats();

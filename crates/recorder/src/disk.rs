@@ -2,11 +2,13 @@
 
 use std::{
     fmt::Debug,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use steadfast_files::private;
 
 /// A directory of files.
 pub(crate) trait Disk: Debug + Send + Sync {
@@ -71,7 +73,7 @@ impl Disk for Directory {
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
+        let file = private()
             .read(true)
             .write(true)
             .open(self.path.join(name))?;
@@ -104,24 +106,6 @@ impl Disk for Directory {
             Ok(())
         }
     }
-}
-
-/// Returns options for a file that only its owner may read.
-pub(crate) fn private() -> OpenOptions {
-    #[allow(unused_mut, reason = "other systems have no such modes")]
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Creates a directory, if necessary, that only its owner may enter.
-pub(crate) fn create_private_directory(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 impl DiskFile for File {

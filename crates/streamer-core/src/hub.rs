@@ -35,6 +35,7 @@ mod loss;
 mod match_queue;
 mod outbox;
 mod overload;
+mod owners;
 mod page;
 mod progress;
 mod progress_report;
@@ -82,6 +83,7 @@ use self::{
     loss::PendingLoss,
     match_queue::MatchQueue,
     outbox::put_frame_head,
+    owners::Owners,
     resync::resync,
     stream::{Peer, ReadState, Stream},
     streams::Streams,
@@ -97,6 +99,7 @@ pub struct Hub {
     cx: Context,
     streams: Streams,
     subscriptions: Subscriptions,
+    owners: Owners,
     matching: MatchQueue,
     catch_up: CatchUp,
     documents: DocumentReads,
@@ -139,6 +142,7 @@ impl Hub {
             },
             streams: Streams::default(),
             subscriptions: Subscriptions::new(initial.seed),
+            owners: Owners::default(),
             catch_up: CatchUp::default(),
             documents: DocumentReads::default(),
             drain: None,
@@ -315,6 +319,9 @@ impl Hub {
         }
         if !self.subscriptions.grants_same(stream, &*access.rights) {
             return self.end(id, &EndCause::RightsChanged);
+        }
+        if stream.access().is_none() {
+            stream.set_share(self.owners.share(&access.owner));
         }
         stream.set_access(access);
         if answers && stream.is_profile() {

@@ -43,12 +43,14 @@ pub use self::{
     access::{policy_filter, policy_source},
     local::LocalServer,
 };
+pub use steadfast_net::access::PrincipalLimits;
 pub use steadfast_net::{
     ClientAuth, RequestRate, Security, ServerTlsOptions, Tls, TlsError, UnfinishedLimits,
 };
 
 pub use self::puller_intake::{PullerCounters, PullerOptions, PullerStatus};
 use self::{
+    access::Admission,
     hub_handle::{HubHandle, HubMessage},
     hub_task::HubTask,
     operations::Sources,
@@ -106,6 +108,8 @@ pub struct ServerOptions {
     pub access: Option<PathBuf>,
     /// Open a way for other parts of the process, which may do everything: [`Server::local`]. Default false.
     pub local: bool,
+    /// Limits on the calls of one principal. Without a policy file there are none.
+    pub principals: PrincipalLimits,
     /// Informative name that peers are told. Default: random.
     pub server_id: String,
 }
@@ -192,6 +196,7 @@ impl Default for ServerOptions {
             puller_heartbeat: Duration::from_secs(30),
             access: None,
             local: false,
+            principals: PrincipalLimits::default(),
             server_id: uuid::Uuid::new_v4().to_string(),
         }
     }
@@ -276,13 +281,15 @@ impl Server {
                 Some(Arc::new(handle))
             }
         };
+        let refusals = connections.refusals().clone();
+        let admission = Admission::new(&access, options.principals, refusals);
         let feed = PullerFeed::new(
             Arc::clone(&reader),
             head_reader,
             options.puller_heartbeat,
             &consumer,
             tasks.drain_token(),
-            access.clone(),
+            admission.clone(),
         );
         let sources = Sources {
             server_id: options.server_id.clone(),
@@ -298,7 +305,7 @@ impl Server {
             access,
             drain: tasks.drain_token(),
         };
-        let routes = services(&options, &sources, feed, &tasks)?;
+        let routes = services(&options, &sources, (feed, admission), &tasks)?;
 
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
         // Not one of `tasks`: it must outlive the calls, whose last messages it sends.
@@ -459,26 +466,21 @@ fn http2_options(options: &ServerOptions) -> http2::Options {
 fn services(
     options: &ServerOptions,
     sources: &Sources,
-    feed: PullerFeed,
+    (feed, admission): (PullerFeed, Admission),
     tasks: &Tasks,
 ) -> Result<Routes, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(health, tasks.drain_token()));
     let message_bytes = options.limits.message_bytes;
     let times = TimeLookup::new(Arc::clone(&sources.reader));
-    let streams = StreamService::new(
-        sources.hub.clone(),
-        times,
-        sources.access.clone(),
-        message_bytes,
-    );
+    let streams = StreamService::new(sources.hub.clone(), times, admission.clone(), message_bytes);
     let publishing = PublisherServiceServer::new(PublishService::new(
         sources.writer.clone(),
         Arc::clone(&sources.reader),
         options.publisher_in_flight,
         tasks.drain_token(),
         Arc::clone(&sources.publishing),
-        sources.access.clone(),
+        admission,
     ));
     let routes = Routes::new(health_service)
         .add_service(streams)

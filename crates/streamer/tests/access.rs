@@ -69,8 +69,8 @@ roles = ["operator"]
 principals = ["token:root"]
 "#;
 
-/// The longest time until a change of the file acts. The promise is one second; the other one is for a
-/// machine that runs other tests.
+/// The longest time until a change of the file acts. The promise is one second, of which the file takes half:
+/// `net/access` tests that in virtual time. The other one is for a machine that runs other tests.
 const ACTS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Served {

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::process;
 
 /// For each crate, the crates of ours that it may build upon. Nothing builds upon `sim`, `bench`, `cli` or xtask.
-const MAY_USE: [(&str, &str); 18] = [
+const MAY_USE: [(&str, &str); 19] = [
     ("session", ""),
     ("wire", ""),
     ("chaos", ""),
@@ -17,12 +17,13 @@ const MAY_USE: [(&str, &str); 18] = [
     ("net", "tls access"),
     ("access", ""),
     ("exposition", ""),
-    ("recorder", "exposition"),
+    ("files", ""),
+    ("recorder", "exposition files"),
     ("steadfast", "session net tls"),
     ("streamer-core", "session wire"),
     (
         "streamer",
-        "session steadfast wire net exposition streamer-core access",
+        "session steadfast wire net exposition streamer-core access files",
     ),
     (
         "gateway",
@@ -39,7 +40,7 @@ const MAY_USE: [(&str, &str); 18] = [
     ),
     (
         "cli",
-        "session steadfast wire net access streamer-core streamer gateway exposition recorder fodc-model fodc-agent fodc-proxy chaos",
+        "session steadfast wire net access streamer-core streamer gateway exposition recorder fodc-model fodc-agent fodc-proxy chaos files",
     ),
     ("sim", "session steadfast wire streamer-core streamer chaos"),
     (

@@ -1,13 +1,14 @@
 //! Files that only their owner can read, in a directory that only their owner can enter.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder},
     io::{ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, bail};
+use steadfast_files::private;
 
 /// A file to write.
 pub(super) struct File {
@@ -75,12 +76,7 @@ fn replace(path: &Path, contents: &str) -> std::io::Result<()> {
     if new.symlink_metadata().is_ok() {
         fs::remove_file(new)?;
     }
-    // Creates, and so follows no link.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(new)?;
+    let mut file = private().write(true).create_new(true).open(new)?;
     file.write_all(contents.as_bytes())?;
     fs::rename(new, path)
 }

@@ -103,6 +103,12 @@ struct LimitArgs {
     /// Time from the first byte of a message to its last [default: 30s]
     #[arg(long, env)]
     message_timeout: Option<Given<Duration>>,
+    /// Open calls of one principal at most, with a policy [default: 5000]
+    #[arg(long, env)]
+    max_principal_calls: Option<Given<usize>>,
+    /// Subscriptions of one principal at most, with a policy [default: 500000]
+    #[arg(long, env)]
+    max_principal_subscriptions: Option<Given<usize>>,
     /// Offer gRPC reflection to everyone who can connect
     #[arg(long, env)]
     reflection: Option<Given<bool>>,
@@ -113,12 +119,21 @@ impl LimitArgs {
         settings.set(&mut options.max_connections, self.max_connections);
         let per_client = self.max_client_connections;
         settings.set(&mut options.max_client_connections, per_client);
-        for (setting, connections) in [
+        let principals = &mut options.principals;
+        settings.set(&mut principals.calls, self.max_principal_calls);
+        let subscriptions = &mut options.limits.subscriptions_per_principal;
+        settings.set(subscriptions, self.max_principal_subscriptions);
+        for (setting, limit) in [
             ("max_connections", options.max_connections),
             ("max_client_connections", options.max_client_connections),
+            ("max_principal_calls", options.principals.calls),
+            (
+                "max_principal_subscriptions",
+                options.limits.subscriptions_per_principal,
+            ),
         ] {
-            if connections == 0 {
-                let what = "it is 0, so that nobody could connect; write a larger number";
+            if limit == 0 {
+                let what = "it is 0, so that nobody could use the server; write a larger number";
                 settings.unusable(setting, what.to_owned());
             }
         }

@@ -27,6 +27,7 @@ mod replay_damage;
 mod settings;
 mod streamer;
 mod tls;
+mod unfinished;
 
 // A database node with scripted services, which the agent's own tests have as well.
 #[path = "../../../fodc-agent/tests/agent_support/node.rs"]

@@ -93,6 +93,9 @@ pub(super) async fn list(Shared(api): Shared<Api>) -> Response<Body> {
 }
 
 pub(super) async fn self_metrics(Shared(api): Shared<Api>) -> Response<Body> {
+    if let Some(tls) = &api.state.config.security.tls {
+        tls.refresh().await;
+    }
     let mut response = Response::new(Body::from(self_metrics_text(&api.state)));
     let kind = HeaderValue::from_static(TEXT);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

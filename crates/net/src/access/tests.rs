@@ -114,3 +114,40 @@ async fn panic_while_reading_does_not_end_following() {
     stop.cancel();
     following.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_one_principal_are_limited() {
+    let [alice, same, bob] = [(); 3].map(|()| NewToken::generate().unwrap());
+    let entries = [("alice", &alice), ("alice", &same), ("bob", &bob)];
+    let entries = entries.map(|(name, token)| token.entry(name) + "\n");
+    let written = Written::new(&entries.concat());
+    let (control, _file) = written.load();
+    let [alice, same, bob] = [alice, same, bob].map(|token| peer(&control, &token));
+    let number = |n| std::num::NonZeroU32::new(n).unwrap();
+    let limits = PrincipalLimits {
+        calls: 2,
+        rate: crate::RequestRate {
+            per_second: number(10),
+            burst: number(4),
+        },
+    };
+    let refusals = crate::Refusals::default();
+    let principals = Principals::new(limits, refusals.clone());
+    let first = principals.admit(&alice).unwrap();
+    // Another token of the same principal.
+    let _second = principals.admit(&same).unwrap();
+    let refused = principals.admit(&alice).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(
+        refused.message().contains("you have 2 open calls"),
+        "{refused}"
+    );
+    let _other = principals.admit(&bob).unwrap();
+    drop(first);
+    let _third = principals.admit(&alice).unwrap();
+    let refused = principals.admit(&alice).unwrap_err();
+    let pushback = refused.metadata().get("grpc-retry-pushback-ms").unwrap();
+    assert_eq!(pushback, "100");
+    assert_eq!(refusals.of(crate::Refusal::PrincipalCalls), 1);
+    assert_eq!(refusals.of(crate::Refusal::PrincipalRate), 1);
+}

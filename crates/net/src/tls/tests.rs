@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, path::Path};
 
 use rcgen::{CertificateParams, KeyPair};
 use steadfast_tls::server::ClientAuth;
@@ -6,23 +6,49 @@ use tokio::io::duplex;
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn handshake_that_stalls_ends_at_its_deadline() {
-    let directory = tempfile::tempdir().unwrap();
+/// Writes a pair for `localhost` that is valid until the beginning of a year.
+fn write_pair(directory: &Path, year: i32) -> ServerTlsOptions {
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
     let file = |name: &str, text: String| {
-        let path = directory.path().join(name);
+        let path = directory.join(name);
         fs::write(&path, text).unwrap();
         path
     };
-    let options = ServerTlsOptions {
+    ServerTlsOptions {
         cert_file: file("cert", params.self_signed(&key).unwrap().pem()),
         key_file: file("key", key.serialize_pem()),
         client_ca_file: None,
         client_crl_file: None,
         client_auth: ClientAuth::None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_are_of_the_files_also_without_a_handshake() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = write_pair(directory.path(), 2090);
+    let tls = Tls::load(&options, Tls::HANDSHAKE_TIMEOUT).unwrap();
+    let expires = || {
+        let figure = tls.figures().next().unwrap();
+        assert_eq!(figure.name, "tls_certificate_not_after_timestamp_seconds");
+        figure.value
     };
+    let before = expires();
+    write_pair(directory.path(), 2095);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tls.refresh().await;
+    let years = (expires() - before) / (365.25 * 86_400.0);
+    assert!((4.9..5.1).contains(&years), "{years}");
+    let reloads = tls.figures().find(|it| it.name == "tls_reloads_total");
+    assert_eq!(reloads.unwrap().value, 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshake_that_stalls_ends_at_its_deadline() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = write_pair(directory.path(), 2090);
     let tls = Tls::load(&options, Tls::HANDSHAKE_TIMEOUT).unwrap();
     let (own, request) = (Tls::HANDSHAKE_TIMEOUT, Duration::from_secs(4));
     // Nothing, half of the head of a record, and a record that never ends; and the time to the first

@@ -17,13 +17,14 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    disk::{Directory, Disk, create_private_directory, private, read_whole},
+    disk::{Directory, Disk, read_whole},
     error::{Damage, DamageKind, OpenError},
     frame::{FileKind, Log},
     head_file::HeadFile,
     options::Options,
     source::Sources,
 };
+use steadfast_files::{create_private_directory, private};
 
 /// The name of the file that the writer of a directory locks.
 pub(crate) const LOCK: &str = "lock";

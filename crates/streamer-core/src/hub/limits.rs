@@ -13,6 +13,9 @@ pub struct Limits {
     /// Maximum number of subscriptions of one stream; 100,000. Further requests are refused and the
     /// stream goes on.
     pub subscriptions_per_stream: usize,
+    /// Maximum number of subscriptions of one principal, on all its streams; 500,000. Further requests are
+    /// refused.
+    pub subscriptions_per_principal: usize,
     /// Maximum number of subscriptions of all streams; 1,000,000, and at most 16,777,216. Further requests
     /// are refused.
     pub subscriptions: usize,
@@ -83,6 +86,7 @@ impl Default for Limits {
         Self {
             streams: 10_000,
             subscriptions_per_stream: 100_000,
+            subscriptions_per_principal: 500_000,
             subscriptions: 1_000_000,
             id_bytes: 256,
             filters: FilterLimits::default(),
@@ -128,6 +132,10 @@ impl Limits {
         for (name, value) in [
             ("streams", self.streams),
             ("subscriptions_per_stream", self.subscriptions_per_stream),
+            (
+                "subscriptions_per_principal",
+                self.subscriptions_per_principal,
+            ),
             ("subscriptions", self.subscriptions),
             ("delivery_bytes", self.delivery_bytes),
             ("queue_messages", self.queue_messages),

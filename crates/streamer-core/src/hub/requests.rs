@@ -17,6 +17,7 @@ use super::{
     snapshot::Snapshot,
     stream::{Peer, Profile, Stream},
     subscription::{StateOptions, Subscription, Wants},
+    subscriptions::Refusal,
     window::WindowState,
 };
 use crate::{convert::millis_to_wire, matcher::SubscriptionKey};
@@ -207,6 +208,9 @@ impl Hub {
             }
             Err(refusal) => {
                 self.cx.counters.refused_subscriptions += 1;
+                if let Refusal::PrincipalFull { .. } = refusal {
+                    self.cx.counters.principals_full += 1;
+                }
                 SubscribeResponse {
                     error: refusal.to_string(),
                     code: refusal.code().into(),

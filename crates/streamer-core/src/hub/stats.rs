@@ -87,6 +87,8 @@ pub struct Counters {
     pub failed: u64,
     /// Subscribe requests refused.
     pub refused_subscriptions: u64,
+    /// Subscribe requests refused because their principal had too many subscriptions.
+    pub principals_full: u64,
     /// Subscriptions that moved from an older stream to a newer one.
     pub taken_over: u64,
     /// Committed events received.

@@ -12,6 +12,7 @@ use super::{
     context::Context,
     end_cause::EndCause,
     outbox::Outbox,
+    owners::OwnerShare,
     progress::Progress,
     session_key::SessionKey,
     snapshot_queue::SnapshotQueue,
@@ -28,6 +29,8 @@ pub(super) struct Stream {
     understands_final: bool,
     /// What the peer may do; `None` if nobody said so.
     access: Option<StreamAccess>,
+    /// Its share in the subscriptions of its principal, if it has one.
+    share: Option<OwnerShare>,
     subscriptions: BTreeSet<SubscriptionKey>,
     liveness: Liveness,
     pub(super) outbox: Outbox,
@@ -88,6 +91,7 @@ impl Stream {
             peer: Peer::Unknown,
             understands_final: false,
             access: None,
+            share: None,
             subscriptions: BTreeSet::new(),
             liveness: Liveness {
                 last_message: now,
@@ -121,6 +125,16 @@ impl Stream {
 
     pub(super) fn set_access(&mut self, access: StreamAccess) {
         self.access = Some(access);
+    }
+
+    pub(super) fn set_share(&mut self, share: OwnerShare) {
+        debug_assert!(self.subscriptions.is_empty(), "nothing was served before");
+        self.share = Some(share);
+    }
+
+    /// Returns the subscriptions of all streams of the peer's principal; 0 if it has none.
+    pub(super) fn principal_subscriptions(&self) -> usize {
+        self.share.as_ref().map_or(0, OwnerShare::total)
     }
 
     /// Returns the time that is left of the peer's credentials, as the wire has it.
@@ -193,11 +207,19 @@ impl Stream {
     }
 
     pub(super) fn attach(&mut self, key: SubscriptionKey) {
-        self.subscriptions.insert(key);
+        if self.subscriptions.insert(key)
+            && let Some(share) = &mut self.share
+        {
+            share.add();
+        }
     }
 
     pub(super) fn detach(&mut self, key: SubscriptionKey) {
-        self.subscriptions.remove(&key);
+        if self.subscriptions.remove(&key)
+            && let Some(share) = &mut self.share
+        {
+            share.remove();
+        }
         self.backlog.remove(key);
     }
 

@@ -98,6 +98,11 @@ pub(super) enum Refusal {
     #[error("the stream has {limit} subscriptions, which is its limit (subscriptions_per_stream)")]
     StreamFull { limit: usize },
     #[error(
+        "you have {limit} subscriptions, which is the limit of one principal \
+         (subscriptions_per_principal)"
+    )]
+    PrincipalFull { limit: usize },
+    #[error(
         "the server has {limit} subscriptions, which is its limit (subscriptions); try again later"
     )]
     ServerFull { limit: usize },
@@ -403,6 +408,11 @@ impl Subscriptions {
                 limit: limits.subscriptions_per_stream,
             });
         }
+        if !own && stream.principal_subscriptions() >= limits.subscriptions_per_principal {
+            return Err(Refusal::PrincipalFull {
+                limit: limits.subscriptions_per_principal,
+            });
+        }
         // A subscription that replaces another one takes no additional capacity.
         if !own && owner.is_none() && self.len() >= limits.subscriptions {
             return Err(Refusal::ServerFull {
@@ -511,7 +521,9 @@ impl Refusal {
             | Self::HeldByNewer => RefusalCode::Invalid,
             Self::Denied => RefusalCode::Denied,
             Self::TimeNotFound => RefusalCode::Unavailable,
-            Self::StreamFull { .. } | Self::ServerFull { .. } => RefusalCode::Limit,
+            Self::StreamFull { .. } | Self::PrincipalFull { .. } | Self::ServerFull { .. } => {
+                RefusalCode::Limit
+            }
         }
     }
 }

@@ -3,7 +3,12 @@
 use std::{path::Path, sync::Arc};
 
 use steadfast_access::{Action, Condition, Decision, Source};
-use steadfast_net::access::{AccessControl, FollowedPeer, KnownPeer, unauthenticated};
+use steadfast_net::{
+    KeyedPermit, Refusals,
+    access::{
+        AccessControl, FollowedPeer, KnownPeer, PrincipalLimits, Principals, unauthenticated,
+    },
+};
 use steadfast_session::Time;
 use steadfast_streamer_core::filter::InvalidText;
 use tonic::{
@@ -16,10 +21,26 @@ use crate::{
     hub::{Grant, Rights, StreamAccess},
 };
 
+/// Decides which calls are served.
+#[derive(Clone, Debug)]
+pub(super) struct Admission {
+    access: AccessControl,
+    principals: Principals,
+}
+
+/// A peer whose call counts for its principal for as long as this lives.
+#[derive(Debug)]
+pub(super) struct AdmittedPeer {
+    known: KnownPeer,
+    /// `None` for a part of this process, whose own clients have limits.
+    permit: Option<KeyedPermit>,
+}
+
 /// The rights of a call that is no stream of the hub, for as long as it lasts.
 #[derive(Clone, Debug)]
 pub(super) struct CallRights {
     followed: FollowedPeer,
+    _permit: Option<Arc<KeyedPermit>>,
     /// The collection that entries were published to last.
     publishes_to: Option<(Arc<str>, Arc<str>)>,
 }
@@ -70,23 +91,59 @@ impl Rights for SubscribeRights {
     }
 }
 
-impl CallRights {
-    /// Returns the rights of a call, or `None` if everybody may do everything.
-    pub(super) fn of(
-        access: &AccessControl,
-        headers: &HeaderMap,
-        extensions: &Extensions,
-    ) -> Result<Option<Self>, Status> {
-        let peer = access.identify(headers, extensions);
-        let peer = peer.map_err(|cause| unauthenticated(&cause))?;
-        Ok(peer
-            .and_then(|peer| access.follow(peer))
-            .map(|followed| Self {
-                followed,
-                publishes_to: None,
-            }))
+impl AdmittedPeer {
+    pub(super) fn into_parts(self) -> (KnownPeer, Option<KeyedPermit>) {
+        (self.known, self.permit)
+    }
+}
+
+impl Admission {
+    pub(super) fn new(access: &AccessControl, limits: PrincipalLimits, refusals: Refusals) -> Self {
+        Self {
+            access: access.clone(),
+            principals: Principals::new(limits, refusals),
+        }
     }
 
+    /// Returns the rules that decide.
+    pub(super) fn access(&self) -> &AccessControl {
+        &self.access
+    }
+
+    /// Returns the peer of a call, or `None` if everybody may do everything.
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Option<AdmittedPeer>, Status> {
+        let known = self.access.identify(headers, extensions);
+        let Some(known) = known.map_err(|cause| unauthenticated(&cause))? else {
+            return Ok(None);
+        };
+        let is_limited = !known.is_local();
+        let permit = is_limited.then(|| self.principals.admit(&known));
+        let permit = permit.transpose()?;
+        Ok(Some(AdmittedPeer { known, permit }))
+    }
+
+    /// Returns the rights of a call, or `None` if everybody may do everything.
+    pub(super) fn call_rights(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<Option<CallRights>, Status> {
+        let admitted = self.admit(headers, extensions)?;
+        Ok(admitted.and_then(|AdmittedPeer { known, permit }| {
+            Some(CallRights {
+                followed: self.access.follow(known)?,
+                _permit: permit.map(Arc::new),
+                publishes_to: None,
+            })
+        }))
+    }
+}
+
+impl CallRights {
     /// Returns the name under which the log knows a producer. It contains the principal, so that nobody can
     /// take the next sequence of another's.
     pub(super) fn own_producer(&self, producer: &str) -> String {

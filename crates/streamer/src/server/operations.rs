@@ -353,6 +353,9 @@ impl Sources {
 
     async fn gather(&self) -> Option<Gathered> {
         let (survey, peers) = self.hub.survey(ENTRIES).await?;
+        if let Some(tls) = &self.tls {
+            tls.refresh().await;
+        }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Some(Gathered {
             at: Instant::now(),

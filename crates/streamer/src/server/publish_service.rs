@@ -12,7 +12,6 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use steadfast_net::access::AccessControl;
 use steadfast_wire::publisher::{
     Ack, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused, RefusedCode,
     publish_request, publish_response, publisher_service_server::PublisherService,
@@ -22,7 +21,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{access::CallRights, puller_intake::RESERVED_PREFIX};
+use super::{
+    access::{Admission, CallRights},
+    puller_intake::RESERVED_PREFIX,
+};
 use crate::{
     Epoch, Operation,
     log::{
@@ -85,7 +87,7 @@ pub(super) struct PublishService {
     /// Cancelled when the server drains.
     drain: CancellationToken,
     counters: Arc<PublishCounters>,
-    access: AccessControl,
+    admission: Admission,
 }
 
 /// One publisher's stream.
@@ -110,7 +112,7 @@ impl PublishService {
         max_in_flight: u32,
         drain: CancellationToken,
         counters: Arc<PublishCounters>,
-        access: AccessControl,
+        admission: Admission,
     ) -> Self {
         Self {
             writer,
@@ -119,7 +121,7 @@ impl PublishService {
             max_in_flight: max_in_flight.max(1),
             drain,
             counters,
-            access,
+            admission,
         }
     }
 }
@@ -139,7 +141,7 @@ impl PublisherService for PublishService {
             return Err(stopping());
         }
         let headers = request.metadata().as_ref();
-        let rights = CallRights::of(&self.access, headers, request.extensions())?;
+        let rights = self.admission.call_rights(headers, request.extensions())?;
         let mut followed = rights.clone();
         let (sender, responses) = mpsc::channel(RESPONSES);
         let stream = PublisherStream {

@@ -3,14 +3,13 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
-use steadfast_net::access::AccessControl;
 use steadfast_streamer_core::puller::feed;
 use steadfast_wire::puller::{PullerEvent, SubscribeRequest, puller_service_server::PullerService};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::access::CallRights;
+use super::access::{Admission, CallRights};
 use crate::{
     Terms,
     log::{LogError, LogReader, with_sources},
@@ -37,7 +36,7 @@ pub(super) struct PullerFeed {
     own_consumer: Arc<str>,
     /// Cancelled when the server drains.
     drain: CancellationToken,
-    access: AccessControl,
+    admission: Admission,
 }
 
 /// One consumer's stream.
@@ -64,7 +63,7 @@ impl PullerFeed {
         heartbeat: Duration,
         own_consumer: &str,
         drain: CancellationToken,
-        access: AccessControl,
+        admission: Admission,
     ) -> Self {
         Self {
             terms: Arc::new(reader.terms()),
@@ -74,7 +73,7 @@ impl PullerFeed {
             consumers: Arc::new(Semaphore::new(CONSUMERS)),
             own_consumer: own_consumer.into(),
             drain,
-            access,
+            admission,
         }
     }
 
@@ -126,7 +125,7 @@ impl PullerService for PullerFeed {
             return Err(stopping());
         }
         let headers = request.metadata().as_ref();
-        let rights = CallRights::of(&self.access, headers, request.extensions())?;
+        let rights = self.admission.call_rights(headers, request.extensions())?;
         if let Some(rights) = &rights {
             rights.check_admin()?;
         }

@@ -11,10 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use steadfast_net::{
-    Observer, Peer, ResponseQueue,
-    access::{AccessControl, KnownPeer, unauthenticated},
-};
+use steadfast_net::{Observer, Peer, ResponseQueue};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
     Status, Streaming,
@@ -29,6 +26,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use super::{
+    access::{Admission, AdmittedPeer},
     hub_handle::{HubHandle, HubMessage},
     incoming,
     time_lookup::TimeLookup,
@@ -40,7 +38,7 @@ use crate::hub::StreamId;
 pub(super) struct StreamService {
     hub: HubHandle,
     times: TimeLookup,
-    access: AccessControl,
+    admission: Admission,
     max_message_bytes: usize,
 }
 
@@ -58,13 +56,13 @@ impl StreamService {
     pub(super) fn new(
         hub: HubHandle,
         times: TimeLookup,
-        access: AccessControl,
+        admission: Admission,
         max_message_bytes: usize,
     ) -> Self {
         Self {
             hub,
             times,
-            access,
+            admission,
             max_message_bytes,
         }
     }
@@ -75,7 +73,7 @@ impl StreamService {
         &self,
         messages: Streaming<GatewayMessage>,
         peer: Option<SocketAddr>,
-        known: Option<KnownPeer>,
+        known: Option<AdmittedPeer>,
     ) -> http::Response<Body> {
         let stream = self.hub.next_stream();
         let observer = QueueObserver {
@@ -93,7 +91,7 @@ impl StreamService {
             self.hub.clone(),
             self.times.clone(),
             queue,
-            self.access.clone(),
+            self.admission.access().clone(),
             ended,
         ));
         let mut response = http::Response::new(Body::new(responses));
@@ -131,11 +129,11 @@ impl Service<http::Request<Body>> for StreamService {
             return ready(Ok(status.into_http()));
         }
         let known = match self
-            .access
-            .identify(request.headers(), request.extensions())
+            .admission
+            .admit(request.headers(), request.extensions())
         {
             Ok(known) => known,
-            Err(cause) => return ready(Ok(unauthenticated(&cause).into_http())),
+            Err(status) => return ready(Ok(status.into_http())),
         };
         let peer = request.extensions().get::<Peer>();
         let peer = peer.and_then(|peer| peer.address);

@@ -88,9 +88,8 @@ fn member() -> impl Strategy<Value = Member> {
 
 /// Writes the policy as its file.
 fn text(grants: &[Grant], members: &[Member]) -> String {
-    let names = |indices: &[usize]| -> Vec<_> {
-        indices.iter().map(|index| PATTERNS[*index].0).collect()
-    };
+    let names =
+        |indices: &[usize]| -> Vec<_> { indices.iter().map(|index| PATTERNS[*index].0).collect() };
     let mut text = "[jwt]\nkeys = 'k'\nissuer = 'login'\naudience = 'steadfast'\n".to_owned();
     for grant in grants {
         let Grant { role, action, .. } = grant;
@@ -153,7 +152,9 @@ fn naive(
         })
     };
     let stands = |patterns: &[usize], name: usize| {
-        patterns.iter().any(|index| PATTERNS[*index].1.contains(&name))
+        patterns
+            .iter()
+            .any(|index| PATTERNS[*index].1.contains(&name))
     };
     let applies = |grant: &&Grant| {
         has_role(grant.role)

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use steadfast_files::private;
 
 use super::Counts;
 
@@ -152,12 +153,12 @@ impl Progress {
     pub(super) fn store(&self) -> io::Result<()> {
         let mut new = OsString::from(&self.path);
         new.push(".new");
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true);
         // The progress tells what is published.
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&new)?;
+        let mut file = private()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&new)?;
         serde_json::to_writer(&mut file, &self.state)?;
         file.write_all(b"\n")?;
         // Before the rename, which could otherwise be durable without the content.

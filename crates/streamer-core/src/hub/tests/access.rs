@@ -293,6 +293,45 @@ fn plain_ids_of_one_principal_are_free_for_another() {
 }
 
 #[test]
+fn subscriptions_of_a_principal_are_limited_over_its_streams() {
+    let mut server = Server::with(Limits {
+        subscriptions_per_principal: 3,
+        ..Limits::default()
+    });
+    server.hub = server.hub.restricted();
+    let mut open = |owner: &str, session: &str| {
+        known(&mut server, owner, hello(session, 1), Grant::Everything)
+    };
+    let (first, second, other) = (open("alice", "a"), open("alice", "b"), open("bob", "c"));
+    let full = (
+        RefusalCode::Limit,
+        "you have 3 subscriptions, which is the limit of one principal (subscriptions_per_principal)",
+    );
+    for (stream, id, refusal) in [
+        (first, "1", None),
+        (first, "2", None),
+        (second, "3", None),
+        (second, "4", Some(full)),
+        (first, "4", Some(full)),
+        // What replaces another one takes no capacity, and others have their own.
+        (first, "2", None),
+        (other, "1", None),
+    ] {
+        let response = server.subscribe(stream, want(id, "rooms"));
+        assert_eq!(refused(&response), refusal, "{id}");
+    }
+    server.unsubscribe(first, "1", 0);
+    assert!(server.subscribe(second, want("4", "rooms")).success);
+    // The end of a stream gives back what it had.
+    server.end(second);
+    assert!(server.subscribe(first, want("5", "rooms")).success);
+    assert!(server.subscribe(first, want("6", "rooms")).success);
+    assert!(!server.subscribe(first, want("7", "rooms")).success);
+    assert_eq!(server.hub.stats().counters.principals_full, 3);
+    server.assert_frees_everything();
+}
+
+#[test]
 fn stream_ends_when_its_credentials_expire() {
     let mut server = restricted();
     let stream = known(&mut server, "alice", hello("s", 1), Grant::Everything);

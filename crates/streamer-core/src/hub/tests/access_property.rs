@@ -114,7 +114,11 @@ impl MaySee {
             Visible::Document(document) => id == format!("d{document}"),
             Visible::All(all) => all.iter().all(|it| it.holds(n)),
         };
-        n != 3 && self.0.as_ref().is_none_or(|filters| filters.iter().any(admits))
+        n != 3
+            && self
+                .0
+                .as_ref()
+                .is_none_or(|filters| filters.iter().any(admits))
     }
 }
 
@@ -268,7 +272,11 @@ impl Reader {
                 .map(|event| (event.document_id.to_string(), number(&event.data)))
                 .filter(|(id, n)| rights.admits(id, *n))
                 .collect();
-            assert!(visible.starts_with(&self.plain.seen), "{visible:?} {:?}", self.plain);
+            assert!(
+                visible.starts_with(&self.plain.seen),
+                "{visible:?} {:?}",
+                self.plain
+            );
             assert!(!is_settled || visible.len() == self.plain.seen.len());
         }
         if let Some(stream) = self.window {

@@ -2,13 +2,14 @@
 
 use std::{
     fmt::Debug,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::log::LogError;
+use steadfast_files::private;
 
 /// A directory of segment files.
 pub(super) trait Disk: Debug + Send + Sync {
@@ -91,8 +92,7 @@ impl Disk for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).open(self.0.join(name))?;
+        let file = private().read(true).write(true).open(self.0.join(name))?;
         Ok(Arc::new(file))
     }
 
@@ -236,24 +236,6 @@ fn is_out_of_files(_error: &io::Error) -> bool {
 pub(super) fn removed(name: &str) -> LogError {
     let removed = format!("the file {name} was removed from the log's directory");
     LogError::storage(removed)
-}
-
-/// Returns options for a file that only its owner may read.
-pub(super) fn private() -> OpenOptions {
-    #[allow(unused_mut, reason = "other systems have no such modes")]
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Creates a directory, if necessary, that only its owner may enter.
-pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 /// Makes the names in a directory durable.

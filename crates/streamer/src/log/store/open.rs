@@ -10,11 +10,12 @@ use std::{
 };
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase};
+use steadfast_files::{create_private_directory, private};
 
 use super::{
     SegmentLog, Shared, StoreOptions,
     conversion::convert,
-    disk::{Directory, Disk, create_private_directory, private, sync_directory},
+    disk::{Directory, Disk, sync_directory},
     documents::DocumentStates,
     engine::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,

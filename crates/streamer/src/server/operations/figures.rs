@@ -315,12 +315,17 @@ fn matching_totals(it: &Counters) -> [Figure; 10] {
     ]
 }
 
-fn delivery_totals(it: &Counters) -> [Figure; 10] {
+fn delivery_totals(it: &Counters) -> [Figure; 11] {
     [
         counter(
             "subscriptions_refused",
             it.refused_subscriptions,
             "Subscribe requests refused",
+        ),
+        counter(
+            "principal_subscriptions_refused",
+            it.principals_full,
+            "Subscribe requests refused because their principal had too many subscriptions",
         ),
         counter(
             "subscriptions_taken_over",
