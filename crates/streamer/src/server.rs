@@ -27,7 +27,9 @@ use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use hyper_util::service::TowerToHyperService;
 use steadfast::session::ConfigFaults;
 use steadfast_net::{
-    AtLimit, Listener, ListenerOptions, Protocol, Tasks, access::AccessControl, http2,
+    AtLimit, Listener, ListenerOptions, Protocol, Tasks,
+    access::{AccessControl, PolicyFile},
+    http2,
 };
 use steadfast_wire::{
     publisher::publisher_service_server::PublisherServiceServer,
@@ -260,29 +262,17 @@ impl Server {
             }
         })?;
         let consumer = format!("steadfast-{}", uuid::Uuid::new_v4());
-        let puller = match options.puller.clone() {
-            None => None,
-            Some(from) => {
-                let log = puller_intake::Log {
-                    writer: writer.clone(),
-                    reader: Arc::clone(&reader),
-                    hub: hub.clone(),
-                    consumer: consumer.clone(),
-                };
-                let (handle, task) = IntakeTask::start(from, marker, stored.last_sequence, log)?;
-                let stopped = tasks.drain_token();
-                // A server without its source would look healthy and deliver nothing: it drains when the
-                // intake ends, even by a panic.
-                let drain = tasks.drain_token().drop_guard();
-                tasks.spawn(async move {
-                    let _drain = drain;
-                    task.run(stopped).await;
-                });
-                Some(Arc::new(handle))
-            }
-        };
-        let refusals = connections.refusals().clone();
-        let admission = Admission::new(&access, options.principals, refusals);
+        let intake = options.puller.clone().map(|from| {
+            let log = puller_intake::Log {
+                writer: writer.clone(),
+                reader: Arc::clone(&reader),
+                hub: hub.clone(),
+                consumer: consumer.clone(),
+            };
+            IntakeTask::start(from, marker, stored.last_sequence, log)
+        });
+        let puller = intake.transpose()?.map(|intake| run_intake(intake, &tasks));
+        let admission = Admission::new(&access, options.principals, &connections);
         let feed = PullerFeed::new(
             Arc::clone(&reader),
             head_reader,
@@ -315,8 +305,9 @@ impl Server {
             task.run(stopped).await
         });
         let (scope, http2) = (tasks.clone(), http2_options(&options));
-        let is_local = options.local;
-        let local = is_local.then(|| LocalServer::start(routes.clone(), &http2, &tasks));
+        let local = options
+            .local
+            .then(|| LocalServer::start(routes.clone(), &http2, &tasks));
         let local = local.transpose()?;
         let accepting = tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(routes.clone());
@@ -421,6 +412,19 @@ impl Drop for Server {
         self.tasks.cut();
         self.stop_hub.cancel();
     }
+}
+
+/// Runs the intake from a Puller until the server drains.
+fn run_intake((handle, task): (IntakeHandle, IntakeTask), tasks: &Tasks) -> Arc<IntakeHandle> {
+    let stopped = tasks.drain_token();
+    // A server without its source would look healthy and deliver nothing: it drains when the intake ends,
+    // even by a panic.
+    let drain = tasks.drain_token().drop_guard();
+    tasks.spawn(async move {
+        let _drain = drain;
+        task.run(stopped).await;
+    });
+    Arc::new(handle)
 }
 
 /// Follows the policy file until the hub stops.

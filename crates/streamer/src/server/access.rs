@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use steadfast_access::{Action, Condition, Decision, Source};
 use steadfast_net::{
-    KeyedPermit, Refusals,
+    KeyedPermit, OpenConnections,
     access::{
         AccessControl, FollowedPeer, KnownPeer, PrincipalLimits, Principals, unauthenticated,
     },
@@ -98,7 +98,12 @@ impl AdmittedPeer {
 }
 
 impl Admission {
-    pub(super) fn new(access: &AccessControl, limits: PrincipalLimits, refusals: Refusals) -> Self {
+    pub(super) fn new(
+        access: &AccessControl,
+        limits: PrincipalLimits,
+        connections: &OpenConnections,
+    ) -> Self {
+        let refusals = connections.refusals().clone();
         Self {
             access: access.clone(),
             principals: Principals::new(limits, refusals),
