@@ -29,6 +29,7 @@ use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::{error, warn};
 
+use self::register::Registrant;
 use super::{
     frames::{Inbound, Outbound},
     lanes::{Crashes, LaneKind, Lifecycle, Profiles, SchemaRegistry, StreamKind as _, Topology},
@@ -108,10 +109,9 @@ impl Service {
             // Random, so that an id from before a restart of the proxy never names another agent.
             let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
             let opened = Opened::new(REGISTRATION_BYTES, &id, peer.clone());
-            // Boxed: the handler lives as long as its agent.
-            let peer = peer.map(Box::new);
+            let agent = Box::new(Registrant { id, peer });
             return self.run(opened, request, |mut call| async move {
-                register::run(&mut call, &id, peer.as_deref()).await
+                register::run(&mut call, &agent).await
             });
         }
         let Some(id) = agent_id(request.headers()) else {
@@ -347,10 +347,11 @@ mod tests {
         let topology = |mut call: Call| async move {
             queried::run::<Topology>(&mut call, &id_of_topology).await
         };
-        let (id_of_registration, peer) = (id(), None::<Box<KnownPeer>>);
-        let registration = |mut call: Call| async move {
-            register::run(&mut call, &id_of_registration, peer.as_deref()).await
-        };
+        let agent = Box::new(Registrant {
+            id: id(),
+            peer: None,
+        });
+        let registration = |mut call: Call| async move { register::run(&mut call, &agent).await };
         // A thousand agents hold seven thousand of them, mostly of the second kind.
         let sizes = [size(metrics), size(topology), size(registration)];
         let limits = [900, 600, 800];

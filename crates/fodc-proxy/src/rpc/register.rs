@@ -19,6 +19,15 @@ use crate::{
 /// Longest wait for the first message.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who registers. One value, which the handler holds for as long as its agent lives.
+#[derive(Debug)]
+pub(super) struct Registrant {
+    /// The id that the agent gets.
+    pub(super) id: AgentId,
+    /// `None` if there is no policy.
+    pub(super) peer: Option<KnownPeer>,
+}
+
 /// Ends the registration with the stream, also when the handler is dropped.
 struct RegistrationGuard<'a> {
     state: &'a State,
@@ -31,15 +40,14 @@ impl Drop for RegistrationGuard<'_> {
     }
 }
 
-/// Serves a registration. `peer` is `None` if there is no policy.
-pub(super) async fn run(call: &mut Call, id: &AgentId, peer: Option<&KnownPeer>) -> Status {
+pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
     let first = match first_message(call).await {
         Ok(Some(first)) => first,
         Ok(None) => return Status::ok(""),
         Err(status) => return status,
     };
     let has_profile = first.profile.is_some();
-    let end = match call.state.register(id, &first, peer) {
+    let end = match call.state.register(&agent.id, &first, agent.peer.as_ref()) {
         Ok(end) => end,
         Err(refusal) => {
             // As from the original: a message, and then a status with the same text.
@@ -55,14 +63,18 @@ pub(super) async fn run(call: &mut Call, id: &AgentId, peer: Option<&KnownPeer>)
         }
     };
     let state = Arc::clone(&call.state);
-    let _registration = RegistrationGuard { state: &state, id };
-    call.outbound.send(&welcome(&state.config, id, has_profile));
+    let _registration = RegistrationGuard {
+        state: &state,
+        id: &agent.id,
+    };
+    call.outbound
+        .send(&welcome(&state.config, &agent.id, has_profile));
     loop {
         let message = tokio::select! {
             biased;
             // First, so that a heartbeat does not count for a registration that was replaced.
             () = end.cancelled() => {
-                return state.end_status(|| Status::unknown(format!("agent {id} not found")));
+                return state.end_status(|| Status::unknown(format!("agent {} not found", agent.id)));
             }
             message = next_message(call) => message,
         };
@@ -71,16 +83,17 @@ pub(super) async fn run(call: &mut Call, id: &AgentId, peer: Option<&KnownPeer>)
             Ok(None) => return Status::ok(""),
             Err(status) => return status,
         };
-        if !state.permits_heartbeat(id, &heartbeat, peer) {
+        if !state.permits_heartbeat(&agent.id, &heartbeat, agent.peer.as_ref()) {
             state.counters.refused_agents.add("forbidden");
             return Status::permission_denied(NOT_THIS_NODE);
         }
-        if let Err(unknown) = state.heartbeat(id, &heartbeat) {
+        if let Err(unknown) = state.heartbeat(&agent.id, &heartbeat) {
             return Status::unknown(unknown.to_string());
         }
         if has_profile {
             // Relays cut streams on which the proxy sends nothing: nginx does after a minute.
-            call.outbound.send(&welcome(&state.config, id, has_profile));
+            call.outbound
+                .send(&welcome(&state.config, &agent.id, has_profile));
         }
     }
 }

@@ -12,7 +12,7 @@ use steadfast_wire::streamer::{
 };
 
 use super::server::*;
-use crate::{Operation, filter::Filter, hub::*};
+use crate::{filter::Filter, hub::*};
 
 /// Rights on the collection `rooms` of the database `db`, and on nothing else.
 #[derive(Debug)]
