@@ -19,7 +19,7 @@ use crate::{
 /// Longest wait for the first message.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who registers. One value, which the handler holds for as long as its agent lives.
+/// The agent of a registration. One value, which the handler holds for as long as the agent lives.
 #[derive(Debug)]
 pub(super) struct Registrant {
     /// The id that the agent gets.
