@@ -19,6 +19,7 @@ mod maintenance;
 mod open;
 mod overlay;
 mod reader;
+mod reads;
 mod segment;
 mod segments;
 #[cfg(any(test, feature = "testing"))]

@@ -11,7 +11,8 @@ use super::{
         APPLIED_UPTO, DOCUMENTS, PRODUCERS, damaged_document, decode_document, number, set_number,
         storage,
     },
-    segments::{Reads, Segments, Visited},
+    reads::Reads,
+    segments::{Segments, Visited},
 };
 use crate::{
     Event,

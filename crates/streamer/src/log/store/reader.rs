@@ -7,7 +7,8 @@ use redb::ReadableDatabase;
 use super::{
     Shared, documents,
     engine::{self, PRODUCERS, catch_panics, storage},
-    segments::{Reads, Visited},
+    reads::Reads,
+    segments::Visited,
 };
 use crate::{
     Event, Terms,

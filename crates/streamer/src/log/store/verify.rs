@@ -15,7 +15,8 @@ use super::{
     head::{HEAD_FILE, KnownHead},
     open::{LOCK_FILE, OpenError, OpenFailure, initialize},
     overlay::{Overlay, ReadOnlyDirectory},
-    segments::{Reads, Visited},
+    reads::Reads,
+    segments::Visited,
 };
 use crate::log::{
     Bounds, DocumentKey, LogError, LogReader,
