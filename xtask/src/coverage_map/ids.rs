@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Prefix of a family and how many it has, counted from 1.
-const FAMILIES: [(&str, usize); 18] = [
+const FAMILIES: [(&str, usize); 19] = [
     // What is required of the Streamer, of FODC, and beyond both.
     ("req:S", 17),
     ("req:F", 15),
