@@ -48,7 +48,7 @@ async fn log(gateway: SocketAddr) -> Vec<String> {
             return ids;
         }
         ids.extend(items.iter().map(|it| it["id"].as_str().unwrap().to_owned()));
-        position = reply["position"].as_str().unwrap().to_owned();
+        position = reply["position"].as_str().unwrap().into();
     }
 }
 
@@ -188,7 +188,7 @@ async fn poll_returns_at_the_first_item_and_misses_none() {
         let items = reply["items"].as_array().unwrap();
         assert!((1..=2).contains(&items.len()));
         seen.extend(items.iter().map(|it| it["id"].as_str().unwrap().to_owned()));
-        position = reply["position"].as_str().unwrap().to_owned();
+        position = reply["position"].as_str().unwrap().into();
     }
     assert_eq!(seen, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
 }

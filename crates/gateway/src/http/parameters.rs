@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn faults_of_parameters_are_refused_with_a_reason() {
         type Take = fn(&mut Parameters) -> Result<(), ApiError>;
-        let rows: [(&[(&str, &str)], Take, &str); 8] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], Take, &'a str);
+        let rows: [Row<'_>; 8] = [
             (
                 &[("a", "1"), ("a", "1")],
                 |it| it.take("a").map(drop),
