@@ -123,7 +123,7 @@ fn credentials_are_never_sent_twice_in_two_seconds() {
                 let apart = rig.now.since(last);
                 assert!(apart >= Duration::from_secs(2), "{apart:?}");
             }
-            rig.accept(Duration::from_secs(3) - Duration::from_millis(step));
+            rig.accept(Duration::from_millis(3_000 - step));
         }
     }
     assert!(last.is_some());
