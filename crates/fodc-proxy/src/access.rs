@@ -7,12 +7,9 @@ use steadfast_net::access::{FollowedPeer, KnownPeer, unauthenticated};
 use tonic::Status;
 
 use super::{
-    registry::{AgentId, Identity, UNRESOLVED},
+    registry::{AgentId, Identity, NOT_THIS_NODE, UNRESOLVED},
     state::State,
 };
-
-/// The refusal of an agent that may not be the node that it wants to be.
-pub(super) const NOT_THIS_NODE: &str = "you may not register as this node";
 
 impl Identity {
     fn node(&self) -> Node<'_> {

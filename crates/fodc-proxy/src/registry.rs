@@ -13,10 +13,11 @@ use std::{
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
 
-use super::access::NOT_THIS_NODE;
-
 /// The role that an agent reports until it has found out its own.
 pub(super) const UNRESOLVED: &str = "ROLE_UNSPECIFIED";
+
+/// The refusal of an agent that may not be the node that it wants to be.
+pub(super) const NOT_THIS_NODE: &str = "you may not register as this node";
 
 /// The id that the proxy gave an agent at its registration.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,9 +10,8 @@ use tonic::Status;
 
 use super::Call;
 use crate::{
-    access::NOT_THIS_NODE,
     config::Config,
-    registry::{AgentId, Refusal},
+    registry::{AgentId, NOT_THIS_NODE, Refusal},
     state::State,
 };
 
