@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::{
     limits::{MessageRate, client_key},
-    machine::{Action, Actions, Input, Key, Machine, Opened, Principal},
+    machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
     shared::Shared,
@@ -91,9 +91,6 @@ pub(crate) struct Newcomer {
 
 /// The size from which no message is added to a frame, in bytes.
 const JOINED_BYTES: usize = 16 << 10;
-
-/// The answer to a principal with too many sockets.
-pub(crate) const TOO_MANY_SOCKETS: &str = "this principal has too many sockets";
 
 impl Driver {
     pub(crate) fn new(

@@ -16,7 +16,6 @@ use axum::{
 };
 
 use self::error::ApiError;
-pub(crate) use self::publish::Keys;
 use crate::shared::Shared;
 
 /// The position from which changes continue a snapshot.

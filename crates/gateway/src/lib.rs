@@ -4,6 +4,7 @@ mod assets;
 mod classic;
 mod driver;
 mod http;
+mod idempotency;
 pub mod limits;
 pub mod machine;
 mod metrics;

@@ -20,6 +20,9 @@ use crate::subscription::{Event, Request};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u32);
 
+/// The answer to a principal with too many sockets.
+pub(crate) const TOO_MANY_SOCKETS: &str = "this principal has too many sockets";
+
 /// A protocol of one socket.
 pub trait Machine: fmt::Debug + Send {
     /// Applies an input. Every effect is in `out` when this returns. Returns the time of the next

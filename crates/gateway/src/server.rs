@@ -24,8 +24,8 @@ use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assets, http, limits::Permits, metrics::Metrics, options::GatewayOptions, origin,
-    rights::Rights, shared::Shared, sockets::Sockets, status, upstream::Upstream,
+    assets, http, idempotency::Keys, limits::Permits, metrics::Metrics, options::GatewayOptions,
+    origin, rights::Rights, shared::Shared, sockets::Sockets, status, upstream::Upstream,
 };
 
 /// A running gateway. Dropping it cuts every connection; [`Gateway::drain`] shuts it down in order.
@@ -85,7 +85,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             server: uuid::Uuid::new_v4().to_string().into(),
             upstream: Upstream::start(options.upstream.clone())?,
-            keys: http::Keys::default(),
+            keys: Keys::default(),
             rights,
             permits: Permits::new(&options.limits),
             metrics: Arc::<Metrics>::default(),

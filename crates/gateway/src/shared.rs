@@ -6,7 +6,7 @@ use steadfast_session::Time;
 use tokio::time::Instant;
 
 use crate::{
-    http::Keys, limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights,
+    idempotency::Keys, limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights,
     sockets::Sockets, upstream::Upstream,
 };
 

@@ -8,7 +8,10 @@ use axum::{
 use serde_json::json;
 use steadfast_access::Refused as Credentials;
 
-use crate::subscription::{End, EndCode};
+use crate::{
+    idempotency::ClaimError,
+    subscription::{End, EndCode},
+};
 
 /// A response that says what is wrong and what to do.
 #[derive(Debug)]
@@ -66,6 +69,18 @@ impl From<End> for ApiError {
             EndCode::Invalid => Self::invalid(end.message),
             EndCode::Limit => Self::limit(end.message),
             EndCode::Unavailable => Self::unavailable(end.message),
+        }
+    }
+}
+
+impl From<ClaimError> for ApiError {
+    fn from(error: ClaimError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClaimError::TooMany => Self::limit(message),
+            ClaimError::AnotherBody => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
+            }
         }
     }
 }

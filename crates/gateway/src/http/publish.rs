@@ -1,7 +1,6 @@
 //! Publishing documents: the response comes when all of them are durable.
 
 mod body;
-mod idempotency;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -17,10 +16,9 @@ use serde_json::json;
 use steadfast_streamer::{Entry, Position, PublishError, Publisher};
 use tokio::time::timeout;
 
-pub(crate) use self::idempotency::Keys;
-use self::{body::documents, idempotency::Claim};
+use self::body::documents;
 use super::{error::ApiError, parameters::Parameters};
-use crate::{metrics::Refused, shared::Shared};
+use crate::{idempotency::Claim, metrics::Refused, shared::Shared};
 
 /// The header with the key of a request that may be repeated.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -72,7 +70,8 @@ pub(super) async fn publish(
         Some(key) => {
             let principal = &peer.principal().name;
             let parts = [&**principal, &*database, &*collection, &*key];
-            let claim = shared.keys.claim(&parts, operation, &body)?;
+            let is_delete = operation == Operation::Delete;
+            let claim = shared.keys.claim(&parts, is_delete, &body)?;
             publish_once(&shared, claim, entries).await?
         }
     };

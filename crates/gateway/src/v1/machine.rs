@@ -12,8 +12,7 @@ use super::{
     subscription::{Stage, Subscription},
 };
 use crate::{
-    driver::TOO_MANY_SOCKETS,
-    machine::{Action, Actions, Input, Key, Machine, Opened, Principal},
+    machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     subscription::{End, EndCode, Event},
 };
 

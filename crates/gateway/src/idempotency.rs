@@ -12,11 +12,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
-use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::Operation;
-use crate::http::error::ApiError;
 
 /// The keys of recent requests, and the connections of requests under way.
 #[derive(Debug)]
@@ -27,7 +23,7 @@ pub(crate) struct Keys {
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     producer: String,
     _connection: OwnedSemaphorePermit,
 }
@@ -38,6 +34,15 @@ struct Known {
     bodies: BTreeMap<Hash, Hash>,
     /// The keys, the oldest first.
     order: VecDeque<Hash>,
+}
+
+/// The reason why a request with a key is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClaimError {
+    #[error("too many requests with idempotency keys at once")]
+    TooMany,
+    #[error("this idempotency key was used with another body or operation")]
+    AnotherBody,
 }
 
 type Hash = [u8; 32];
@@ -59,23 +64,20 @@ impl Default for Keys {
 
 impl Keys {
     /// Returns the claim of a request: the principal, the collection and the key are `parts`.
-    pub(super) fn claim(
+    pub(crate) fn claim(
         &self,
         parts: &[&str],
-        operation: Operation,
+        is_delete: bool,
         body: &[u8],
-    ) -> Result<Claim, ApiError> {
+    ) -> Result<Claim, ClaimError> {
         let key = hash(parts.iter().map(|part| part.as_bytes()));
-        let is_delete = [u8::from(operation == Operation::Delete)];
+        let is_delete = [u8::from(is_delete)];
         let body = hash([&is_delete[..], body]);
         let connection = Arc::clone(&self.connections).try_acquire_owned();
-        let connection = connection
-            .map_err(|_| ApiError::limit("too many requests with idempotency keys at once"))?;
+        let connection = connection.map_err(|_| ClaimError::TooMany)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.admit(key, body) {
-            let message = "this idempotency key was used with another body or operation";
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            return Err(ApiError::new(status, "invalid", message));
+            return Err(ClaimError::AnotherBody);
         }
         Ok(Claim {
             producer: format!("idempotent-{}", hex(&hash([&key[..], &body[..]]))),
@@ -86,7 +88,7 @@ impl Keys {
 
 impl Claim {
     /// Returns the name of the producer.
-    pub(super) fn producer(&self) -> &str {
+    pub(crate) fn producer(&self) -> &str {
         &self.producer
     }
 }
@@ -133,10 +135,10 @@ mod tests {
     fn producer(
         keys: &Keys,
         parts: &[&str],
-        operation: Operation,
+        is_delete: bool,
         body: &str,
     ) -> Result<String, String> {
-        let claim = keys.claim(parts, operation, body.as_bytes());
+        let claim = keys.claim(parts, is_delete, body.as_bytes());
         claim
             .map(|claim| claim.producer().to_owned())
             .map_err(|error| format!("{error:?}"))
@@ -144,24 +146,24 @@ mod tests {
 
     #[test]
     fn equal_requests_have_one_producer_in_every_gateway() {
-        let of = |parts: &[&str], operation, body| {
-            producer(&Keys::default(), parts, operation, body).unwrap()
+        let of = |parts: &[&str], is_delete, body| {
+            producer(&Keys::default(), parts, is_delete, body).unwrap()
         };
-        let first = of(&["p", "d", "c", "k"], Operation::Upsert, "x");
-        assert_eq!(first, of(&["p", "d", "c", "k"], Operation::Upsert, "x"));
+        let first = of(&["p", "d", "c", "k"], false, "x");
+        assert_eq!(first, of(&["p", "d", "c", "k"], false, "x"));
         // The name is stored in the logs of others, so that it must never change.
         assert_eq!(
             first,
             "idempotent-3bcebc71b73abf4c6c58fe71108c10030cb965264bed2a6922034e495b168c11"
         );
         let others = [
-            of(&["q", "d", "c", "k"], Operation::Upsert, "x"),
-            of(&["p", "e", "c", "k"], Operation::Upsert, "x"),
-            of(&["p", "dc", "", "k"], Operation::Upsert, "x"),
-            of(&["p", "d", "ck", ""], Operation::Upsert, "x"),
-            of(&["p", "d", "c", "l"], Operation::Upsert, "x"),
-            of(&["p", "d", "c", "k"], Operation::Delete, "x"),
-            of(&["p", "d", "c", "k"], Operation::Upsert, "y"),
+            of(&["q", "d", "c", "k"], false, "x"),
+            of(&["p", "e", "c", "k"], false, "x"),
+            of(&["p", "dc", "", "k"], false, "x"),
+            of(&["p", "d", "ck", ""], false, "x"),
+            of(&["p", "d", "c", "l"], false, "x"),
+            of(&["p", "d", "c", "k"], true, "x"),
+            of(&["p", "d", "c", "k"], false, "y"),
         ];
         let mut all: Vec<_> = others.iter().chain([&first]).collect();
         all.sort_unstable();
@@ -172,10 +174,9 @@ mod tests {
     #[test]
     fn key_with_another_body_is_refused_while_it_is_known() {
         let keys = Keys::default();
-        let of =
-            |key: &str, body: &str| producer(&keys, &["p", "d", "c", key], Operation::Upsert, body);
+        let of = |key: &str, body: &str| producer(&keys, &["p", "d", "c", key], false, body);
         of("k", "x").unwrap();
-        assert!(of("k", "y").unwrap_err().contains("another body"));
+        assert!(of("k", "y").unwrap_err().contains("AnotherBody"));
         of("k", "x").unwrap();
         for other in 0..MAX_KNOWN {
             of(&format!("o{other}"), "x").unwrap();
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn requests_beyond_the_connections_are_refused() {
         let keys = Keys::default();
-        let claim = |n: usize| keys.claim(&[&n.to_string()], Operation::Upsert, b"x");
+        let claim = |n: usize| keys.claim(&[&n.to_string()], false, b"x");
         let mut claims: Vec<_> = (0..MAX_CONNECTIONS).map(|n| claim(n).unwrap()).collect();
         assert!(claim(MAX_CONNECTIONS).is_err());
         claims.pop();
