@@ -51,6 +51,8 @@ struct Subscription {
     is_open: bool,
     /// The documents of a snapshot that is not whole.
     snapshot: Option<Box<Documents>>,
+    /// Its snapshot waits until that of another subscription is whole.
+    is_paused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +108,7 @@ impl Classic {
             database: "".into(),
             is_open: true,
             snapshot: None,
+            is_paused: false,
         });
         machine
     }
@@ -249,6 +252,7 @@ impl Classic {
             database,
             is_open: false,
             snapshot: None,
+            is_paused: false,
         });
         out.push(Action::Subscribe(key, Box::new(wanted)));
     }
@@ -257,6 +261,22 @@ impl Classic {
         if let Some(index) = self.subscriptions.iter().position(|it| *it.id == *id) {
             let removed = self.subscriptions.remove(index);
             out.push(Action::Unsubscribe(removed.key));
+            self.take_turns(out);
+        }
+    }
+
+    /// Lets one snapshot at a time collect its documents, so that a socket holds no more than one message has.
+    fn take_turns(&mut self, out: &mut Actions) {
+        let begun = |it: &&mut Subscription| it.snapshot.is_some();
+        for (turn, subscription) in self.subscriptions.iter_mut().filter(begun).enumerate() {
+            let waits = turn > 0;
+            if waits != std::mem::replace(&mut subscription.is_paused, waits) {
+                out.push(if waits {
+                    Action::Pause(subscription.key)
+                } else {
+                    Action::Resume(subscription.key)
+                });
+            }
         }
     }
 
@@ -273,12 +293,16 @@ impl Classic {
                     Some(&subscription.id),
                 ));
             }
-            Event::Item(item) => subscription.on_item(item, out),
+            Event::Item(item) => {
+                subscription.on_item(item, out);
+                self.take_turns(out);
+            }
             // Neither is asked for.
             Event::Window { .. } | Event::Progress(_) => {}
             Event::Ended(end) => {
                 let ended = self.subscriptions.remove(index);
                 self.on_ended(&ended, &end, out);
+                self.take_turns(out);
             }
         }
     }

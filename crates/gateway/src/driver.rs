@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -145,24 +148,38 @@ impl Driver {
 
     /// Takes a text frame of the client.
     pub(crate) fn on_text(&mut self, text: &str) {
-        let now = self.shared.now();
         self.shared.metrics.messages_received.fetch_add(1, Relaxed);
-        if self.rate.take(&self.shared.options.limits, now) {
+        if self.counts_frame() {
             self.step(Input::Text(text));
-        } else {
-            self.refuse(Refused::MessageRate, 1013, "too many messages");
         }
     }
 
-    /// Notes that the client is alive.
+    /// Notes that the client sent another frame.
     pub(crate) fn on_alive(&mut self) {
-        self.step(Input::Alive);
+        if self.counts_frame() {
+            self.step(Input::Alive);
+        }
+    }
+
+    /// Counts a frame of the client, and closes the socket if it is one too many.
+    fn counts_frame(&mut self) -> bool {
+        let now = self.shared.now();
+        let is_allowed = self.rate.take(&self.shared.options.limits, now);
+        if !is_allowed {
+            self.refuse(Refused::MessageRate, 1013, "too many messages");
+        }
+        is_allowed
     }
 
     /// Closes the socket because of a limit or a broken rule.
     pub(crate) fn refuse(&mut self, refused: Refused, code: u16, reason: &'static str) {
         self.shared.metrics.refuse(refused);
         self.close(Outgoing::Close { code, reason });
+    }
+
+    /// Returns the bytes of unfinished messages on all sockets.
+    pub(crate) fn unfinished(&self) -> &AtomicUsize {
+        &self.shared.unfinished
     }
 
     /// Returns true if nothing waits to be sent, so that the client may send more.

@@ -61,8 +61,8 @@ pub(crate) enum Refused {
     FrameTooLarge,
     /// The WebSocket protocol was broken.
     Protocol,
-    /// The peer was silent for too long.
-    Silent,
+    /// Messages were not finished in time, or too many of them at once.
+    Unfinished,
 }
 
 impl SocketKind {
@@ -90,7 +90,7 @@ impl Refused {
         Self::MessageRate,
         Self::FrameTooLarge,
         Self::Protocol,
-        Self::Silent,
+        Self::Unfinished,
     ];
 
     const fn name(self) -> &'static str {
@@ -106,7 +106,7 @@ impl Refused {
             Self::MessageRate => "message_rate",
             Self::FrameTooLarge => "frame_too_large",
             Self::Protocol => "protocol",
-            Self::Silent => "silent",
+            Self::Unfinished => "unfinished",
         }
     }
 }

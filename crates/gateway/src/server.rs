@@ -2,7 +2,12 @@
 
 pub(crate) mod realtime;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -91,6 +96,7 @@ impl Gateway {
             metrics: Arc::<Metrics>::default(),
             sockets,
             tasks: tasks.clone(),
+            unfinished: AtomicUsize::new(0),
             is_loopback: address.ip().to_canonical().is_loopback(),
             started: Instant::now(),
             options,

@@ -1,6 +1,6 @@
 //! What all requests and sockets of a gateway share.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use steadfast_session::Time;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) tasks: steadfast_net::Tasks,
+    /// The bytes of messages that clients have begun and not finished, on all sockets.
+    pub(crate) unfinished: AtomicUsize,
     /// Only programs of this machine can connect, browsers included.
     pub(crate) is_loopback: bool,
     pub(crate) started: Instant,

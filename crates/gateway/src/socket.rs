@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use steadfast_net::Socket;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 
 use crate::{
@@ -29,6 +30,16 @@ pub(crate) struct WebSocket {
     written: usize,
     compresses: bool,
     phase: Phase,
+    unfinished: Unfinished,
+}
+
+/// The messages of the client that are not complete.
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// The bytes that are counted for them.
+    bytes: usize,
+    /// Set while there are any. Most sockets never need it for long, hence the box.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +58,10 @@ const BATCH: usize = 16 << 10;
 const READ: usize = 4 << 10;
 /// Rounds of reading and writing before other tasks have their turn.
 const ROUNDS: usize = 32;
+/// The longest time from the first byte of a message to its last.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The bytes of unfinished messages on all sockets.
+const UNFINISHED_BYTES: usize = 256 << 20;
 /// The smallest message that is worth compressing.
 const COMPRESSED: usize = 256;
 /// The longest wait for the client's part of a closing handshake.
@@ -70,6 +85,7 @@ impl WebSocket {
             written: 0,
             compresses,
             phase: Phase::Open,
+            unfinished: Unfinished::default(),
         }
     }
 
@@ -99,6 +115,7 @@ impl WebSocket {
                 return Poll::Ready(());
             }
             let has_read = self.poll_read(cx);
+            self.check_unfinished(cx);
             let has_frames = self.fill(cx);
             if self.phase == Phase::Over {
                 return Poll::Ready(());
@@ -151,6 +168,34 @@ impl WebSocket {
                 self.phase = Phase::Over;
                 true
             }
+        }
+    }
+
+    /// Counts what is not complete, and closes the socket if there is too much of it, or for too long.
+    fn check_unfinished(&mut self, cx: &mut Context<'_>) {
+        let (before, now) = (self.unfinished.bytes, self.decoder.held_bytes());
+        let of_all = self.driver.unfinished();
+        self.unfinished.bytes = now;
+        let all = if now >= before {
+            of_all.fetch_add(now - before, Relaxed) + (now - before)
+        } else {
+            of_all.fetch_sub(before - now, Relaxed) - (before - now)
+        };
+        // Fewer than before: a message was finished, and the time begins anew.
+        if now == 0 || now < before {
+            self.unfinished.deadline = None;
+        }
+        if now == 0 || self.phase != Phase::Open {
+            return;
+        }
+        let deadline = &mut self.unfinished.deadline;
+        let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(MESSAGE_TIMEOUT)));
+        if deadline.as_mut().poll(cx).is_ready() {
+            let what = "a message was not finished in time";
+            self.driver.refuse(Refused::Unfinished, 1008, what);
+        } else if all > UNFINISHED_BYTES {
+            let what = "the gateway holds too many unfinished messages";
+            self.driver.refuse(Refused::Unfinished, 1013, what);
         }
     }
 
@@ -231,5 +276,12 @@ impl WebSocket {
                 Poll::Ready(_) => return Poll::Ready(()),
             }
         }
+    }
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        let of_all = self.driver.unfinished();
+        of_all.fetch_sub(self.unfinished.bytes, Relaxed);
     }
 }

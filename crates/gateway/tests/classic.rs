@@ -495,6 +495,21 @@ async fn too_many_messages_close_with_1013() {
 }
 
 #[tokio::test]
+async fn unfinished_message_closes_with_1008_after_its_time() {
+    let world = World::start().await;
+    let mut client = world.connect().await;
+    // The head of a frame of 100 bytes, and nothing of it.
+    let half = [0x81, 0x80 | 100, 0, 0, 0, 0, b'x'];
+    let started = Instant::now();
+    tokio::io::AsyncWriteExt::write_all(client.0.get_mut(), &half)
+        .await
+        .unwrap();
+    let frame = client.closed().await.unwrap();
+    assert_eq!(u16::from(frame.code), 1008);
+    assert!(started.elapsed() > Duration::from_secs(29));
+}
+
+#[tokio::test]
 async fn pings_are_answered() {
     let world = World::start().await;
     let mut client = world.connect().await;

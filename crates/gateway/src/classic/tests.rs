@@ -255,6 +255,32 @@ fn snapshot_that_is_too_large_is_refused_and_changes_follow() {
 }
 
 #[test]
+fn snapshots_of_one_socket_are_collected_one_at_a_time() {
+    let mut script = Script::authenticated();
+    let keys = ["1", "2", "3"].map(|id| script.open(id, true));
+    let event = |item| Event::Item(item);
+    let [first, second, third] = keys;
+    assert_eq!(script.step(Input::Event(first, event(begin()))), []);
+    assert_eq!(
+        script.step(Input::Event(second, event(begin()))),
+        [Action::Pause(second)]
+    );
+    assert_eq!(
+        script.step(Input::Event(third, event(begin()))),
+        [Action::Pause(third)]
+    );
+    let end = || event(Item::Snapshot(Snapshot::End(Position::new(Epoch(7), 9))));
+    let ended = script.step(Input::Event(first, end()));
+    assert!(matches!(&ended[..], [Action::Send(_), Action::Resume(key)] if *key == second));
+    // The same if the client no longer wants it.
+    let gone = json!({"id": "u", "type": "unsubscribe", "payload": {"id": "2"}});
+    let gone = script.text(&gone);
+    let expected = [Action::Unsubscribe(second), Action::Resume(third)];
+    assert_eq!(gone[..2], expected);
+    assert_eq!(script.step(Input::Event(third, end())).len(), 1);
+}
+
+#[test]
 fn gaps_are_told_as_errors_of_their_subscription() {
     let mut script = Script::authenticated();
     let key = script.open("s", false);

@@ -101,6 +101,12 @@ impl Decoder {
         self.partial.extend_from_slice(bytes);
     }
 
+    /// Returns the bytes of what is not complete.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, |it| it.bytes.len());
+        self.partial.len() + message
+    }
+
     /// Returns the next message or control frame, if it is complete.
     pub(crate) fn next(&mut self) -> Result<Option<Received>, Violation> {
         loop {
