@@ -148,23 +148,26 @@ impl Driver {
 
     /// Takes a text frame of the client.
     pub(crate) fn on_text(&mut self, text: &str) {
-        self.shared.metrics.messages_received.fetch_add(1, Relaxed);
-        if self.counts_frame() {
+        let messages = self.machine.count_messages(text);
+        let received = &self.shared.metrics.messages_received;
+        received.fetch_add(messages as u64, Relaxed);
+        if self.counts(messages) {
             self.step(Input::Text(text));
         }
     }
 
     /// Notes that the client sent another frame.
     pub(crate) fn on_alive(&mut self) {
-        if self.counts_frame() {
+        if self.counts(1) {
             self.step(Input::Alive);
         }
     }
 
-    /// Counts a frame of the client, and closes the socket if it is one too many.
-    fn counts_frame(&mut self) -> bool {
+    /// Counts messages of the client, and closes the socket if they are too many.
+    fn counts(&mut self, messages: usize) -> bool {
         let now = self.shared.now();
-        let is_allowed = self.rate.take(&self.shared.options.limits, now);
+        let limits = &self.shared.options.limits;
+        let is_allowed = self.rate.take(limits, messages, now);
         if !is_allowed {
             self.refuse(Refused::MessageRate, 1013, "too many messages");
         }
@@ -374,28 +377,35 @@ impl Driver {
         if self.is_closed {
             return;
         }
-        let mut actions = Actions::default();
-        self.tick_at = self.machine.step(self.shared.now(), input, &mut actions);
-        while let Some(action) = actions.pop() {
-            self.perform(action);
+        let mut actions = self.step_machine(input);
+        while !self.is_closed
+            && let Some(action) = actions.pop()
+        {
+            // Not by recursion: one frame may have thousands of messages that each need an answer first.
+            if let Some(answer) = self.perform(action) {
+                let first = self.step_machine(answer);
+                actions.insert_first(first);
+            }
         }
     }
 
-    fn perform(&mut self, action: Action) {
-        if self.is_closed {
-            return;
-        }
+    fn step_machine(&mut self, input: Input<'_>) -> Actions {
+        let mut actions = Actions::default();
+        self.tick_at = self.machine.step(self.shared.now(), input, &mut actions);
+        actions
+    }
+
+    /// Performs an action. Returns what the machine is told of it, before anything else.
+    fn perform(&mut self, action: Action) -> Option<Input<'static>> {
         match action {
             Action::Send(text) => self.out.push_back(Outgoing::Text(text)),
             Action::Ping => self.out.push_back(Outgoing::Ping),
             Action::Authenticate(token) => {
-                let authenticated = self.authenticate(&token);
-                self.step(Input::Authenticated(authenticated));
+                return Some(Input::Authenticated(self.authenticate(&token)));
             }
             Action::Subscribe(key, request) => {
-                if let Err(end) = self.subscribe(key, *request) {
-                    self.step(Input::Event(key, Event::Ended(end)));
-                }
+                let refused = self.subscribe(key, *request).err()?;
+                return Some(Input::Event(key, Event::Ended(refused)));
             }
             Action::Unsubscribe(key) => self.drop_slot(key),
             Action::Pause(key) => self.pause(key, true),
@@ -403,6 +413,7 @@ impl Driver {
             Action::Close { code, reason } => self.close(Outgoing::Close { code, reason }),
             Action::Cut => self.close(Outgoing::Cut),
         }
+        None
     }
 
     fn authenticate(&mut self, token: &str) -> Result<Principal, &'static str> {
@@ -502,3 +513,6 @@ impl Drop for Driver {
         self.drop_slots();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

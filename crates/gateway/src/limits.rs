@@ -93,15 +93,16 @@ impl MessageRate {
         }
     }
 
-    /// Counts a message. Returns false if it is one too many.
-    pub(crate) fn take(&mut self, limits: &Limits, now: Time) -> bool {
+    /// Counts messages. Returns false if they are too many.
+    pub(crate) fn take(&mut self, limits: &Limits, messages: usize, now: Time) -> bool {
         let earned = now.since(self.at).as_secs_f32() * limits.messages_per_second as f32;
         self.at = now;
         self.left = (self.left + earned).min(limits.message_burst as f32);
-        if self.left < 1.0 {
+        let wanted = messages as f32;
+        if self.left < wanted {
             return false;
         }
-        self.left -= 1.0;
+        self.left -= wanted;
         true
     }
 }
@@ -122,7 +123,7 @@ mod tests {
         let mut rate = MessageRate::new(&limits, Time::ZERO);
         let mut taken = |after_ms| {
             let now = Time::ZERO + Duration::from_millis(after_ms);
-            (0..5).filter(|_| rate.take(&limits, now)).count()
+            (0..5).filter(|_| rate.take(&limits, 1, now)).count()
         };
         assert_eq!(
             [taken(0), taken(50), taken(250), taken(60_000)],

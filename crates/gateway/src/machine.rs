@@ -33,6 +33,11 @@ pub trait Machine: fmt::Debug + Send {
     fn joins_frames(&self) -> bool {
         false
     }
+
+    /// Returns the number of messages in a text frame, at least 1: the rate of messages counts each.
+    fn count_messages(&self, _frame: &str) -> usize {
+        1
+    }
 }
 
 /// What can happen to a socket.
@@ -128,6 +133,13 @@ impl Actions {
     /// Appends a text frame.
     pub fn send(&mut self, text: impl Into<String>) {
         self.push(Action::Send(text.into()));
+    }
+
+    /// Inserts the actions of another machine step before all others.
+    pub(crate) fn insert_first(&mut self, first: Self) {
+        for action in first.0.into_iter().rev() {
+            self.0.push_front(action);
+        }
     }
 
     /// Removes the oldest action.

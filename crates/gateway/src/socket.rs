@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::atomic::Ordering::Relaxed,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,13 +21,15 @@ use crate::{
 
 /// One WebSocket after its handshake.
 #[derive(Debug)]
-pub(crate) struct WebSocket {
-    io: Socket,
+pub(crate) struct WebSocket<S = Socket> {
+    io: S,
     driver: Driver,
     decoder: Decoder,
     /// Frames that the connection has not taken. Empty, and without memory, while the client waits.
     unsent: Vec<u8>,
     written: usize,
+    /// What was written may still be held by TLS.
+    is_unflushed: bool,
     compresses: bool,
     phase: Phase,
     unfinished: Unfinished,
@@ -67,9 +69,9 @@ const COMPRESSED: usize = 256;
 /// The longest wait for the client's part of a closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl WebSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     pub(crate) fn new(
-        io: Socket,
+        io: S,
         already_received: &[u8],
         driver: Driver,
         max_bytes: usize,
@@ -83,6 +85,7 @@ impl WebSocket {
             decoder,
             unsent: Vec::new(),
             written: 0,
+            is_unflushed: false,
             compresses,
             phase: Phase::Open,
             unfinished: Unfinished::default(),
@@ -128,7 +131,7 @@ impl WebSocket {
         Poll::Pending
     }
 
-    /// Writes what is unsent. Returns false if the connection has failed.
+    /// Writes and flushes what is unsent. Returns false if the connection has failed.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while self.written < self.unsent.len() {
             let rest = &self.unsent[self.written..];
@@ -140,10 +143,13 @@ impl WebSocket {
         }
         if !self.unsent.is_empty() {
             (self.unsent, self.written) = (Vec::new(), 0);
-            // TLS may still hold a record.
-            return Pin::new(&mut self.io)
-                .poll_flush(cx)
-                .map(|flushed| flushed.is_ok());
+            self.is_unflushed = true;
+        }
+        if self.is_unflushed {
+            // Asked again until it is done: nothing else would send the last record of TLS.
+            let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+            self.is_unflushed = false;
+            return Poll::Ready(flushed.is_ok());
         }
         Poll::Ready(true)
     }
@@ -152,7 +158,8 @@ impl WebSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         // What came with the last bytes, or with the handshake.
         self.take_frames();
-        if !self.driver.takes_messages() {
+        // While an answer waits, what was read before is not used up: more would only collect.
+        if !self.unsent.is_empty() || !self.driver.takes_messages() {
             return false;
         }
         let mut bytes = [0; READ];
@@ -279,9 +286,12 @@ impl WebSocket {
     }
 }
 
-impl Drop for WebSocket {
+impl<S> Drop for WebSocket<S> {
     fn drop(&mut self) {
         let of_all = self.driver.unfinished();
         of_all.fetch_sub(self.unfinished.bytes, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

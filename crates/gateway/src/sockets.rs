@@ -120,7 +120,8 @@ impl Signals {
     fn new(kind: SocketKind, address: Option<IpAddr>) -> Self {
         Self {
             waker: AtomicWaker::new(),
-            rights_changed: AtomicBool::new(false),
+            // The rules may have changed between the check of the credentials and this.
+            rights_changed: AtomicBool::new(true),
             drains: AtomicBool::new(false),
             figures: SocketFigures {
                 kind,

@@ -499,7 +499,7 @@ async fn unfinished_message_closes_with_1008_after_its_time() {
     let world = World::start().await;
     let mut client = world.connect().await;
     // The head of a frame of 100 bytes, and nothing of it.
-    let half = [0x81, 0x80 | 100, 0, 0, 0, 0, b'x'];
+    let half = [0x81, 0x80 | 0x64, 0, 0, 0, 0, b'x'];
     let started = Instant::now();
     tokio::io::AsyncWriteExt::write_all(client.0.get_mut(), &half)
         .await

@@ -66,6 +66,9 @@ pub(super) struct Unsubscribe {
     pub(super) id: String,
 }
 
+/// The most fields that an order may have: each is looked up in two documents for each comparison.
+const MAX_ORDER: usize = 8;
+
 pub(super) const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
 impl Query {
@@ -73,8 +76,14 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// Returns what is wrong with the first one that is wrong.
+    /// Returns what is wrong with the first one that is wrong, or with the order.
     pub(super) fn filter(&self) -> Result<Filter, String> {
+        let fields = self.order_by.as_ref().map_or(0, Vec::len);
+        if fields > MAX_ORDER {
+            return Err(format!(
+                "an order has at most {MAX_ORDER} fields, and this one has {fields}"
+            ));
+        }
         let filters = self.filters.iter().flatten();
         let conditions = filters.map(|QueryFilter { field, op, value }| {
             let op: Op = op.parse().map_err(|error| format!("{error}"))?;

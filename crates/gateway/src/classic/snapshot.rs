@@ -57,29 +57,24 @@ impl Documents {
         let order = query.order_by.as_deref().unwrap_or_default();
         if !order.is_empty() {
             // Parsed once, and not for each comparison.
-            let mut keyed: Vec<_> = documents
+            let mut parsed: Vec<(Map<String, Json>, Change)> = documents
                 .into_iter()
-                .map(|document| {
-                    let fields: Map<String, Json> =
-                        serde_json::from_slice(&document.data).unwrap_or_default();
-                    let keys = order.iter().map(|by| field(&fields, &by.field).cloned());
-                    (keys.collect::<Vec<_>>(), document)
-                })
+                .map(|it| (serde_json::from_slice(&it.data).unwrap_or_default(), it))
                 .collect();
-            keyed.sort_by(|(a, _), (b, _)| {
-                let pairs = order.iter().zip(a.iter().zip(b));
-                let orders = pairs.map(|(by, (a, b))| {
-                    let order = compare(a.as_ref(), b.as_ref());
+            parsed.sort_by(|(a, _), (b, _)| {
+                let orders = order.iter().map(|by| {
+                    let order = compare(field(a, &by.field), field(b, &by.field));
                     if by.is_descending() {
                         order.reverse()
                     } else {
                         order
                     }
                 });
-                // The sort is stable: equal ones stay in the order of their ids.
-                orders.fold(Ordering::Equal, Ordering::then)
+                // The first difference decides. The sort is stable: equal ones stay in the order of their ids.
+                let mut differences = orders.filter(|order| order.is_ne());
+                differences.next().unwrap_or(Ordering::Equal)
             });
-            documents = keyed.into_iter().map(|(_, document)| document).collect();
+            documents = parsed.into_iter().map(|(_, document)| document).collect();
         }
         let after = query.start_after.as_deref().filter(|it| !it.is_empty());
         let first = match after {

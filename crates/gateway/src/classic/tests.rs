@@ -255,6 +255,17 @@ fn snapshot_that_is_too_large_is_refused_and_changes_follow() {
 }
 
 #[test]
+fn order_of_more_than_eight_fields_is_refused() {
+    let mut script = Script::authenticated();
+    for (fields, is_accepted) in [(8, true), (9, false)] {
+        let order = vec![json!({"field": "a"}); fields];
+        let query = json!({"collection": "orders", "orderBy": order});
+        let asked = script.subscribe("s", &query, true);
+        assert_eq!(matches!(asked[..], [Action::Subscribe(..)]), is_accepted);
+    }
+}
+
+#[test]
 fn snapshots_of_one_socket_are_collected_one_at_a_time() {
     let mut script = Script::authenticated();
     let keys = ["1", "2", "3"].map(|id| script.open(id, true));

@@ -85,6 +85,13 @@ impl Machine for Session {
     fn joins_frames(&self) -> bool {
         true
     }
+
+    fn count_messages(&self, frame: &str) -> usize {
+        let is_array = frame.trim_start().starts_with('[');
+        // What is no JSON is refused by the next step.
+        let messages = is_array.then(|| message::messages(frame).map_or(1, |it| it.len()));
+        messages.map_or(1, |it| it.max(1))
+    }
 }
 
 impl Session {

@@ -1,0 +1,131 @@
+use std::{fmt::Write as _, time::Duration};
+
+use futures_util::FutureExt as _;
+use steadfast::dial::Dialer;
+use steadfast_access::NewToken;
+use steadfast_net::Tasks;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    idempotency::Keys,
+    limits::{Limits, Permits},
+    options::GatewayOptions,
+    rights::Rights,
+    upstream::{Upstream, UpstreamOptions},
+    v1::Session,
+};
+
+/// A gateway without a listener, whose Streamers are never reached.
+pub(crate) fn shared(rights: Rights, limits: Limits) -> Arc<Shared> {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut upstream = UpstreamOptions::new(Dialer::new([address.into()]));
+    upstream.connects_at_first_use = true;
+    let mut options = GatewayOptions::new(upstream.clone());
+    options.limits = limits;
+    Arc::new(Shared {
+        server: "gateway".into(),
+        upstream: Upstream::start(upstream).unwrap(),
+        keys: Keys::default(),
+        rights,
+        permits: Permits::new(&options.limits),
+        metrics: Arc::default(),
+        sockets: Arc::default(),
+        tasks: Tasks::new(),
+        unfinished: AtomicUsize::new(0),
+        is_loopback: true,
+        started: Instant::now(),
+        options,
+    })
+}
+
+pub(crate) fn driver(shared: &Arc<Shared>, peer: Peer) -> Driver {
+    let newcomer = Newcomer {
+        peer: Some(peer),
+        address: None,
+        permit: None,
+    };
+    let machine = Box::new(Session::default());
+    Driver::new(Arc::clone(shared), machine, SocketKind::V1, newcomer)
+}
+
+/// Everything that there is to send.
+fn sent(driver: &mut Driver) -> Vec<Outgoing> {
+    let next = || std::future::poll_fn(|cx| driver.poll(cx)).now_or_never();
+    std::iter::from_fn(next).collect()
+}
+
+fn frame_of(message: &str, times: usize) -> String {
+    format!("[{}]", vec![message; times].join(","))
+}
+
+fn limits(message_burst: u32) -> Limits {
+    Limits {
+        message_burst,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_credentials_in_one_frame_are_answered() {
+    let shared = shared(Rights::default(), limits(3_000));
+    let mut driver = driver(&shared, Peer::default());
+    let frame = frame_of(r#"{"type":"auth","token":""}"#, 3_000);
+    driver.on_text(&frame);
+    let text: String = sent(&mut driver)
+        .into_iter()
+        .map(|it| match it {
+            Outgoing::Text(text) => text,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(text.matches(r#""authenticated""#).count(), 3_000);
+}
+
+#[tokio::test]
+async fn messages_of_one_array_count_one_by_one() {
+    let shared = shared(Rights::default(), limits(100));
+    for (messages, is_open) in [(100, true), (101, false)] {
+        let mut driver = driver(&shared, Peer::default());
+        driver.on_text(&frame_of(r#"{"type":"ping"}"#, messages));
+        let is_closed = sent(&mut driver)
+            .iter()
+            .any(|it| matches!(it, Outgoing::Close { code: 1013, .. }));
+        assert_eq!(!is_closed, is_open, "{messages}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_changed_before_a_socket_opened_apply_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.toml");
+    let tokens = ["alice", "bob"].map(|name| (name, NewToken::generate().unwrap()));
+    let write = |tokens: &[(&str, NewToken)]| {
+        let mut text = String::new();
+        for (name, token) in tokens {
+            writeln!(text, "{}", token.entry(name)).unwrap();
+        }
+        std::fs::write(&path, text).unwrap();
+    };
+    write(&tokens);
+    let (rights, file) = Rights::load(Some(&path)).unwrap();
+    let peer = rights.identify_token(tokens[0].1.reveal()).unwrap();
+    // Revoked after the check of the request, and before its socket can be told.
+    write(&tokens[1..]);
+    let stop = CancellationToken::new();
+    let changed = stop.clone();
+    let following = file.unwrap().follow(move |_| changed.cancel(), stop);
+    tokio::time::timeout(Duration::from_secs(60), following)
+        .await
+        .unwrap();
+    assert!(rights.recheck(&peer).is_err());
+    let shared = shared(rights, Limits::default());
+    let mut driver = driver(&shared, peer);
+    let sent = sent(&mut driver);
+    let last = sent.last();
+    assert!(
+        matches!(last, Some(Outgoing::Close { code: 4401, .. })),
+        "{sent:?}"
+    );
+}
