@@ -51,7 +51,7 @@ export function observe(observer) {
   observers.push(observer);
 }
 
-function tell(method, ...values) {
+function report(method, ...values) {
   for (const observer of observers) observer[method]?.(...values);
 }
 
@@ -63,14 +63,14 @@ function onStatus({ state, cause }) {
   if (state === "live" && down) {
     const outage = { began: down.began, lasted: performance.now() - down.at, cause: down.cause };
     down = null;
-    if (outage.began) tell("onUp", outage);
+    if (outage.began) report("onUp", outage);
   } else if (state !== "live" && !down) {
     // Before the first connection there is nothing that could be lost.
     down = { at: performance.now(), began: pill.dataset.before ? new Date() : null, cause };
-    if (down.began) tell("onDown", cause);
+    if (down.began) report("onDown", cause);
   }
   if (state === "live") pill.dataset.before = "yes";
-  if (state === "closed") tell("onClosed", cause);
+  if (state === "closed") report("onClosed", cause);
 }
 
 function open() {
@@ -89,7 +89,7 @@ export function startConnection() {
     // For this tab only, and gone with it.
     if (token === "") sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, token);
-    tell("onRenew");
+    report("onRenew");
     // The end of the old connection is no state of the new one.
     unwatch();
     const old = client;
