@@ -16,7 +16,7 @@ export function memoryStore() {
  * processes must not share a file.
  */
 export function fileStore(path) {
-  let positions;
+  let loading;
   const read = async () => {
     try {
       return JSON.parse(await readFile(path, "utf8"));
@@ -25,13 +25,15 @@ export function fileStore(path) {
       throw error;
     }
   };
+  // One object for everyone: a second one would lack what was set in the first. A failure is not kept.
+  const load = () => (loading ??= read().catch((error) => ((loading = undefined), Promise.reject(error))));
   let last = Promise.resolve();
   return {
-    get: async (name) => (positions ??= await read())[name],
+    get: async (name) => (await load())[name],
     set: (name, position) => {
       // One after another: several subscriptions share the file.
       last = last.catch(() => {}).then(async () => {
-        positions ??= await read();
+        const positions = await load();
         positions[name] = position;
         await writeFile(`${path}.new`, JSON.stringify(positions));
         await rename(`${path}.new`, path);
