@@ -69,7 +69,10 @@ export interface ChangesOptions extends SubscribeOptions {
   from?: Position;
   /** Tells when a document no longer matches. */
   left?: boolean;
-  /** Keeps the position under this name, and continues there. A change counts once the next one is asked for. */
+  /**
+   * Keeps the position under this name, and continues there. A change counts once the next one is asked for. One name
+   * per subscription and tab: a client refuses a name in use, and other tabs would overwrite each other's position.
+   */
   persist?: string;
 }
 
@@ -79,8 +82,12 @@ export interface RequestOptions {
 }
 
 export interface PublishOptions extends RequestOptions {
-  /** Names the request: the gateway publishes nothing twice under one key. A random one if absent. */
-  idempotencyKey?: string;
+  /**
+   * Names the request, in 1 to 128 characters of ASCII: the gateway publishes nothing twice under one key. A random one
+   * if absent. With `false` there is none, which spares the server a record of it, and the request is sent again only
+   * after 401 and 429: one whose response was lost fails, and may have had its effect.
+   */
+  idempotencyKey?: string | false;
 }
 
 /** The documents of a collection that satisfy conditions. Methods return new queries. */
@@ -90,16 +97,20 @@ export interface Query<T> {
   /** Adds a condition as text: `total > 5`. */
   where(condition: string): Query<T>;
   /** Limits `data` to these fields. */
-  select(...fields: Field[]): Query<T>;
+  select(...fields: Field[]): Query<Partial<T>>;
   /** Orders the documents by a field. */
   orderBy(field: Field, direction?: "asc" | "desc"): OrderedQuery<T>;
   /** Returns the documents that match, kept up to date. */
   live(options?: SubscribeOptions): LiveSet<T>;
-  /** Returns the changes from now on, or after a position. */
-  changes(options?: ChangesOptions): Changes<T>;
   /** Begins with the documents that match, unless `from` can be continued, and again wherever changes are missing. */
   changes(options: ChangesOptions & { snapshot: true }): Subscription<SnapshotItem<T> | Change<T> | Left | Gap | Resync>;
-  /** Returns the documents that match, and the position from which `changes` continues them. */
+  /** Returns the changes from now on, or after a position. */
+  changes(options?: ChangesOptions & { snapshot?: false }): Changes<T>;
+  /**
+   * Returns the documents that match, and the position from which `changes({ from: position, left: true })` continues
+   * them. Without `left`, documents that stop matching are missed. Changes that the documents contain may come again.
+   * What was published just before may be missing: it follows among those changes.
+   */
   get(options?: RequestOptions): Promise<{ documents: Stored<T>[]; position?: Position }>;
 }
 

@@ -31,15 +31,18 @@ export function connect(url, options = {}) {
   const { clock = systemClock, random = Math.random, page = globalThis, WebSocket = globalThis.WebSocket } = options;
   if (!WebSocket) throw invalid("no WebSocket in this runtime; pass one: connect(url, { WebSocket })");
   const base = baseOf(url);
-  const tokens = createTokens(options.token);
+  const tokens = createTokens(options.token, clock.now);
   const config = { ...defaults, renews: tokens.renewable };
   const session = createSession(config, random);
   const abort = new AbortController();
   const request = createRequester(base, tokens, random, abort.signal, options.fetch);
   const watchers = new Set();
-  const writers = [];
+  /** What stores positions, by their names. */
+  const stored = new Map();
   const inputs = [];
   let socket;
+  /** The promise of the token of this connection, or of the one that shall replace it. */
+  let token;
   let isStepping = false;
   /** True once the session has stopped: it is not started again. */
   let isOver = false;
@@ -82,7 +85,7 @@ export function connect(url, options = {}) {
     finish: () => socket?.close(1000),
     kill() {
       if (!socket) return;
-      // Some runtimes end the program for an error that nobody hears.
+      // Some runtimes end the program for an error event without a listener.
       socket.onerror = () => {};
       // `close` waits for the peer, which may be gone; only some runtimes can drop the connection.
       socket.terminate ? socket.terminate() : socket.close();
@@ -94,8 +97,6 @@ export function connect(url, options = {}) {
     stopped({ end: { reason, text, errorCode = "unavailable" } }) {
       isOver = true;
       protocol.onStop(reason === "left" ? undefined : new SteadfastError(errorCode, text));
-      page.removeEventListener?.("online", wake);
-      page.document?.removeEventListener("visibilitychange", onVisibility);
       abort.abort();
       onStopped();
     },
@@ -107,36 +108,47 @@ export function connect(url, options = {}) {
     clock.clearTimeout(timer);
     timerDue = due;
     if (due === Infinity) return;
-    timer = clock.setTimeout(() => onTimer(due), Math.min(Math.max(due - clock.now(), 0), TIMER_MAX));
+    timer = clock.setTimeout(onTimer, Math.min(Math.max(due - clock.now(), 0), TIMER_MAX));
   }
 
-  function onTimer(due) {
-    timerDue = undefined;
-    const now = clock.now();
+  /** Gives the peer its time again if the timer is late: nothing could be heard meanwhile. Returns true if it is. */
+  function forgiveSleep(now) {
     const before = drift;
     drift = clock.wall() - now;
-    if (now - due > LATE || drift - before > LATE) {
-      // Nothing could be heard meanwhile, so the peer gets its time again, and is asked at once.
-      const generation = session.current;
-      for (const paused of [true, false]) step({ type: "readPaused", generation, paused });
-      wake();
-    }
+    const isLate = now - timerDue > LATE || drift - before > LATE;
+    const generation = session.current;
+    if (isLate) for (const paused of [true, false]) step({ type: "readPaused", generation, paused });
+    return isLate;
+  }
+
+  function onTimer() {
+    const now = clock.now();
+    const isLate = forgiveSleep(now);
+    timerDue = undefined;
+    if (isLate) step({ type: "reconnect" });
     if (protocol.deadline <= now) protocol.onTimer(now);
     step({ type: "tick" });
   }
 
   /** Looks after the connection now: a dead one is replaced, and a wait for the next attempt is shortened. */
-  const wake = () => step({ type: "reconnect" });
+  function wake() {
+    // A hint may come before the timers that are due.
+    forgiveSleep(clock.now());
+    step({ type: "reconnect" });
+  }
+
   const onVisibility = () => page.document.visibilityState === "visible" && wake();
 
   // The socket.
 
   async function open({ generation, refresh }) {
     const ended = (why) => step({ type: "ended", generation, end: why });
-    let token;
+    let bearer;
     let opened;
+    if (refresh) tokens.forget(token);
+    token = tokens.current();
     try {
-      token = await tokens.token(refresh);
+      bearer = await token;
       // Closed, or out of time, while the token was fetched.
       if (session.current !== generation) return;
       // Pages may forbid it.
@@ -151,7 +163,7 @@ export function connect(url, options = {}) {
       wasOpen = true;
       if (opened.protocol !== SUBPROTOCOL) return ended(end(`the server does not speak ${SUBPROTOCOL}`, "wait"));
       step({ type: "headers", generation });
-      protocol.onOpen(token);
+      protocol.onOpen(bearer);
     };
     opened.onmessage = ({ data }) => {
       step({ type: "message", generation });
@@ -169,8 +181,10 @@ export function connect(url, options = {}) {
   async function renewToken() {
     const before = session.current;
     // A failure is no end: it is fetched again before the old one expires, and then the gateway closes the socket.
-    const token = await tokens.token(true).catch(() => {});
-    if (token && session.current === before) protocol.authenticate(token);
+    tokens.forget(token);
+    token = tokens.current();
+    const bearer = await token.catch(() => {});
+    if (bearer && session.current === before) protocol.authenticate(bearer);
   }
 
   // The status.
@@ -199,21 +213,27 @@ export function connect(url, options = {}) {
     if (view.documents && (from || persist)) throw invalid("live() begins with the documents; only changes() continues");
     // The gateway would close the socket, and with it every other subscription.
     if (new TextEncoder().encode(JSON.stringify(query)).length > REQUEST_MAX) throw invalid("the subscription exceeds 64 KiB");
-    const id = String(++subscriptions);
-    const stored = persist === undefined ? undefined : openStore(persist, (error) => subscription.fail(error));
-    const subscription = createSubscription(protocol, id, query, view, { ...options, save: stored?.save });
-    if (stored) stored.position.then((position) => subscription.start(position), (error) => subscription.fail(error));
-    else subscription.start();
+    const create = (save) => createSubscription(protocol, String(++subscriptions), query, view, { ...options, save });
+    if (persist !== undefined) return createStored(persist, create);
+    const subscription = create();
+    subscription.start();
     return subscription;
   }
 
-  function openStore(name, onError) {
+  function createStored(name, create) {
     store ??= globalThis.indexedDB && indexedDbStore();
     if (!store) throw invalid("no IndexedDB in this runtime; pass a store: connect(url, { store })");
-    const failure = (error) => new SteadfastError("store", `the store of the position "${name}": ${error.message}`);
-    const writer = createPositionWriter(store, name, (error) => onError(failure(error)));
-    writers.push(writer);
-    return { save: writer.save, position: store.get(name).catch((error) => Promise.reject(failure(error))) };
+    const before = stored.get(name);
+    if (before && !before.subscription.isOver) throw invalid(`another subscription stores its position as "${name}"`);
+    const onError = (error) =>
+      subscription.cancel(new SteadfastError("store", `the store of the position "${name}": ${error.message}`));
+    const writer = createPositionWriter(store, name, onError);
+    const subscription = create(writer.save);
+    stored.set(name, { subscription, writer });
+    // What the subscription before stored last may be on its way.
+    const read = async () => (await before?.writer.idle(), store.get(name));
+    read().then(subscription.start, onError);
+    return subscription;
   }
 
   async function close() {
@@ -223,14 +243,15 @@ export function connect(url, options = {}) {
     step({ type: "leave" });
     let overdue;
     const limit = new Promise((resolve) => (overdue = clock.setTimeout(resolve, CLOSE_MAX)));
-    await Promise.race([Promise.all([stopped, ...writers.map((writer) => writer.idle())]), limit]);
+    await Promise.race([Promise.all([stopped, ...[...stored.values()].map(({ writer }) => writer.idle())]), limit]);
     clock.clearTimeout(overdue);
   }
 
   let status = readStatus();
   if (page.document) {
-    page.addEventListener("online", wake);
-    page.document.addEventListener("visibilitychange", onVisibility);
+    const { signal } = abort;
+    page.addEventListener("online", wake, { signal });
+    page.document.addEventListener("visibilitychange", onVisibility, { signal });
   }
   step({ type: "connect" });
   return {

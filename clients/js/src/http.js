@@ -3,55 +3,68 @@
 import { SteadfastError } from "./errors.js";
 import { createBackoff, defaults } from "./session.js";
 
-/** Statuses after which the same request may succeed. */
-const PASSING = [429, 502, 503, 504];
+/** Says that the request had no effect. */
+const LIMITED = 429;
+/** Other failures after which the same request may succeed; without a status, the response was lost. */
+const PASSING = [502, 503, 504, undefined];
 
 /**
  * Creates a function that sends a request until there is a response that is not a passing failure, for at most
- * `timeout`, and returns its JSON and headers. The caller makes sure that repeating it does no harm.
+ * `timeout`, and resolves with its JSON and headers. A request that is not `repeatable` is sent again only after a
+ * response that says that it had no effect.
  */
 export function createRequester(base, tokens, random, closed, fetch = globalThis.fetch) {
-  async function repeat(path, init, signal) {
-    const backoff = createBackoff(defaults, random);
-    let failure = new SteadfastError("timeout", `no response in time: ${path}`);
-    for (let refresh = false; ; ) {
-      try {
-        const token = await tokens.token(refresh);
-        const headers = { ...init.headers, ...(token && { authorization: `Bearer ${token}` }) };
-        const response = await fetch(base + path, { ...init, headers, signal });
-        if (response.ok) return { body: await response.json(), headers: response.headers };
-        failure = await errorOf(response);
-      } catch (error) {
-        if (!signal.aborted) failure = new SteadfastError("unavailable", `the request failed: ${error.message}`);
-      }
-      const { status, retryAfterMs } = failure;
-      if (status === 401 && !refresh && tokens.renewable) {
-        refresh = true;
-        continue;
-      }
-      if (status && !PASSING.includes(status)) throw failure;
-      const delay = backoff.next();
-      await sleep(retryAfterMs ? Math.max(backoff.atLeast(retryAfterMs), delay) : delay, signal);
-      if (closed.aborted) throw new SteadfastError("closed", "the client was closed");
-      if (signal.aborted) throw failure;
-    }
-  }
+  return (path, init, timeout = 30_000, repeatable = true) =>
+    new Promise((resolve, reject) => {
+      const backoff = createBackoff(defaults, random);
+      // Not `AbortSignal.any` with `AbortSignal.timeout`: some runtimes collect such signals as garbage, and then they
+      // never fire.
+      const abort = new AbortController();
+      const { signal } = abort;
+      let failure = new SteadfastError("timeout", `no response in time: ${path}`);
+      let isRefreshed = false;
+      let retry;
 
-  return async (path, init, timeout = 30_000) => {
-    // Not `AbortSignal.any` with `AbortSignal.timeout`: some runtimes collect such signals as garbage, and then they
-    // never fire.
-    const abort = new AbortController();
-    const stop = () => abort.abort();
-    const timer = setTimeout(stop, timeout);
-    closed.addEventListener("abort", stop);
-    if (closed.aborted) stop();
-    try {
-      return await repeat(path, init, abort.signal);
-    } finally {
-      clearTimeout(timer);
-      closed.removeEventListener("abort", stop);
-    }
-  };
+      const fail = (error) => (end(), reject(error));
+      // Rejects at once: a token may never come.
+      const stop = () => fail(closed.aborted ? new SteadfastError("closed", "the client was closed") : failure);
+      const timer = setTimeout(stop, timeout);
+      closed.addEventListener("abort", stop, { signal });
+
+      function end() {
+        abort.abort();
+        clearTimeout(timer);
+        clearTimeout(retry);
+      }
+
+      async function attempt() {
+        const token = tokens.current();
+        try {
+          const bearer = await token;
+          const headers = { ...init.headers, ...(bearer && { authorization: `Bearer ${bearer}` }) };
+          const response = await fetch(base + path, { ...init, headers, signal });
+          if (response.ok) {
+            resolve({ body: await response.json(), headers: response.headers });
+            return end();
+          }
+          failure = await errorOf(response);
+        } catch (error) {
+          failure = new SteadfastError("unavailable", `the request failed: ${error.message}`);
+        }
+        if (signal.aborted) return;
+        const { status, retryAfterMs } = failure;
+        if (status === 401 && !isRefreshed && tokens.renewable) {
+          isRefreshed = true;
+          tokens.forget(token);
+          return attempt();
+        }
+        if (status !== LIMITED && !(repeatable && PASSING.includes(status))) return fail(failure);
+        const delay = backoff.next();
+        retry = setTimeout(attempt, retryAfterMs ? Math.max(backoff.atLeast(retryAfterMs), delay) : delay);
+      }
+
+      closed.aborted ? stop() : attempt();
+    });
 }
 
 /** Returns the error of a response, which is JSON unless something before the gateway made it. */
@@ -62,14 +75,5 @@ async function errorOf(response) {
   return new SteadfastError(code, error?.message ?? `the gateway responded with status ${response.status}`, {
     status: response.status,
     retryAfterMs: seconds > 0 ? seconds * 1_000 : undefined,
-  });
-}
-
-/** Resolves after the delay, or at once when the signal is aborted. */
-function sleep(delay, signal) {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(resolve, delay);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
   });
 }

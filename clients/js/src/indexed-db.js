@@ -9,16 +9,30 @@ export function indexedDbStore(database = "steadfast") {
       request.onerror = () => reject(request.error);
     });
   let opened;
-  const positions = async (mode) => {
-    const open = () => {
-      const request = indexedDB.open(database, 1);
-      request.onupgradeneeded = () => request.result.createObjectStore(POSITIONS);
-      return settled(request);
-    };
+  const forget = () => (opened = undefined);
+  async function open() {
+    const request = indexedDB.open(database, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(POSITIONS);
+    const connection = await settled(request);
+    connection.onclose = forget;
+    // Another page changes or deletes the database, and waits until nobody uses it.
+    connection.onversionchange = () => (connection.close(), forget());
+    return connection;
+  }
+  async function positions(mode, isLast) {
     // A failure is not kept: the next use opens it again.
-    opened ??= open().catch((error) => ((opened = undefined), Promise.reject(error)));
-    return (await opened).transaction(POSITIONS, mode).objectStore(POSITIONS);
-  };
+    opened ??= open().catch((error) => (forget(), Promise.reject(error)));
+    const connection = await opened;
+    try {
+      return connection.transaction(POSITIONS, mode).objectStore(POSITIONS);
+    } catch (error) {
+      // It was lost without an event.
+      connection.close();
+      forget();
+      if (isLast) throw error;
+      return positions(mode, true);
+    }
+  }
   return {
     get: async (name) => settled((await positions("readonly")).get(name)),
     set: async (name, position) => void (await settled((await positions("readwrite")).put(position, name))),

@@ -132,11 +132,13 @@ export function createProtocol(config, { send, signal, renewToken, isOpen }) {
     if (greeted) return;
     greeted = true;
     signal("greeted");
-    for (const subscription of subscriptions.values()) subscribe(subscription);
+    for (const subscription of subscriptions.values()) if (subscription.isReady) subscribe(subscription);
     onAnswer();
   }
 
+  /** Subscribes on this connection, if the gateway has greeted; `restore` does it on each one after. */
   function subscribe(subscription) {
+    if (!greeted) return;
     unanswered.add(subscription.id);
     send(subscription.onOpen());
   }
@@ -189,13 +191,14 @@ export function createProtocol(config, { send, signal, renewToken, isOpen }) {
     subscriptions.clear();
   }
 
+  /** Adds a subscription, which may not be ready yet. */
   function add(subscription) {
     subscriptions.set(subscription.id, subscription);
-    if (greeted) subscribe(subscription);
   }
 
-  function remove(id) {
-    if (!subscriptions.delete(id) || !greeted) return;
+  /** Removes a subscription, which may be open on this connection. */
+  function remove(id, open) {
+    if (!subscriptions.delete(id) || !open) return;
     send({ type: "unsubscribe", id });
     onAnswer(id);
   }
@@ -218,6 +221,7 @@ export function createProtocol(config, { send, signal, renewToken, isOpen }) {
     onDown,
     onStop,
     add,
+    subscribe,
     remove,
     grant,
   };

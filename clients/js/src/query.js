@@ -3,6 +3,9 @@
 import { invalid } from "./errors.js";
 import { createChanges, createList, createSet } from "./views.js";
 
+/** The idempotency keys that gateways take. */
+const KEY = /^[ -~]{1,128}$/;
+
 /** Creates a database: its collections are named by their full paths. */
 export const createDatabase = (client, name) => ({
   name,
@@ -18,10 +21,12 @@ function createQuery(client, query) {
     if (orderBy || limit) throw invalid("only live() has an order");
   };
 
-  async function post(parameters, documents, { timeout, idempotencyKey = randomKey() } = {}) {
-    const headers = { "content-type": "application/json", "idempotency-key": idempotencyKey };
+  async function post(parameters, documents, { timeout, idempotencyKey: key = randomKey() } = {}) {
+    const repeatable = key !== false;
+    if (repeatable && !(key?.length && KEY.test(key))) throw invalid("an idempotency key has 1 to 128 characters of ASCII");
+    const headers = { "content-type": "application/json", ...(repeatable && { "idempotency-key": key }) };
     const init = { method: "POST", headers, body: JSON.stringify(documents) };
-    return (await client.request(path + parameters, init, timeout)).body;
+    return (await client.request(path + parameters, init, timeout, repeatable)).body;
   }
 
   return {

@@ -22,12 +22,11 @@ export function createSubscription(link, id, request, view, { from, queue: capac
   let position;
   let wasSubscribed = false;
   let isOpen = false;
-  /** Credit of this connection, as totals: with the subscribe message, told last, and items taken since. */
+  /** Credit of this connection, as totals: with the subscribe message, announced last, and items taken since. */
   let base = 0;
-  let told = 0;
+  let announced = 0;
   let taken = 0;
   let failure;
-  let isOver = false;
 
   function push(item) {
     queue.push({ item, after: item.position });
@@ -61,12 +60,12 @@ export function createSubscription(link, id, request, view, { from, queue: capac
         taking = after;
         grant();
         const value = view.apply(item);
-        if (value) waiters.shift().resolve({ value, done: false });
+        if (value) waiters.shift()({ value, done: false });
       } else if (failure) {
-        waiters.shift().reject(failure);
+        waiters.shift()(Promise.reject(failure));
         failure = undefined;
-      } else if (isOver) {
-        waiters.shift().resolve({ value: undefined, done: true });
+      } else if (subscription.isOver) {
+        waiters.shift()({ value: undefined, done: true });
       } else {
         return;
       }
@@ -76,8 +75,8 @@ export function createSubscription(link, id, request, view, { from, queue: capac
   function grant() {
     const granted = base + ++taken;
     // A grant per item would be as many messages as items.
-    if (!isOpen || granted - told < capacity / 2) return;
-    told = granted;
+    if (!isOpen || granted - announced < capacity / 2) return;
+    announced = granted;
     link.grant(id, granted);
   }
 
@@ -85,22 +84,26 @@ export function createSubscription(link, id, request, view, { from, queue: capac
     // The side of the connection.
 
     id,
+    /** Where it begins is known. A store may have to say it first. */
+    isReady: false,
+    isOver: false,
 
     /** Continues from a position that was stored, unless the subscription is over already. */
     start(stored) {
-      if (isOver) return;
+      if (subscription.isOver) return;
       resumeFrom = stored ?? resumeFrom;
-      link.add(subscription);
+      subscription.isReady = true;
+      link.subscribe(subscription);
     },
 
     /** Returns the subscribe message for a new connection. */
     onOpen() {
-      base = told = Math.max(capacity - queue.length, 0);
+      base = announced = Math.max(capacity - queue.length, 0);
       taken = 0;
       if (!resumes) {
         // The changes that wait belong to a state that is replaced.
         queue.length = 0;
-        base = told = capacity;
+        base = announced = capacity;
         push({ type: "restart" });
       } else if (wasSubscribed && !resumeFrom && !startsWithState && queue.at(-1)?.item.type !== "gap") {
         // The server has no positions, so that nobody knows what was missed. One such item says it all.
@@ -144,10 +147,17 @@ export function createSubscription(link, id, request, view, { from, queue: capac
 
     /** Ends the subscription: with an error after the items that have arrived, without one at once. */
     fail(error) {
-      failure ??= error;
+      if (!subscription.isOver) failure = error;
       if (!error) queue.length = 0;
-      isOver = true;
+      subscription.isOver = true;
       flush();
+    },
+
+    /** Ends the subscription from this side, at once and at the gateway: with an error or without one. */
+    cancel(error) {
+      link.remove(id, isOpen);
+      queue.length = 0;
+      subscription.fail(error);
     },
 
     // The side of the consumer.
@@ -170,20 +180,21 @@ export function createSubscription(link, id, request, view, { from, queue: capac
     /** Returns the next item. The effect of the one before is over. */
     next() {
       settle(taking);
-      return new Promise((resolve, reject) => {
-        waiters.push({ resolve, reject });
+      return new Promise((resolve) => {
+        waiters.push(resolve);
         flush();
       });
     },
 
     /** Ends the subscription; called by `break` in a `for await`. */
     async return(value) {
-      link.remove(id);
-      subscription.fail();
-      failure = undefined;
+      // Its effect may have failed: it comes again.
+      taking = failure = undefined;
+      subscription.cancel();
       return { value, done: true };
     },
   };
+  link.add(subscription);
   return subscription;
 }
 
@@ -218,7 +229,7 @@ export function createPositionWriter(store, name, onError) {
       next = position;
       writing ??= write();
     },
-    /** Resolves when everything is written. */
-    idle: async () => writing,
+    /** Returns a promise that resolves when everything is written; undefined if it is. */
+    idle: () => writing,
   };
 }

@@ -181,6 +181,23 @@ test("timers throttled to one a minute keep the connection", async () => {
   assert.equal(bench.sockets.length, 1);
 });
 
+test("a hint before late timers keeps the connection", async () => {
+  const bench = new Bench();
+  await bench.advance(60_000);
+  for (let minute = 0; minute < 30; minute += 1) {
+    // As above, and the page becomes visible before its timers run.
+    bench.clock.sleep(60_000);
+    bench.client.wake();
+    await bench.advance(10);
+  }
+  assert.equal(bench.sockets.length, 1);
+  bench.mute = true;
+  bench.clock.sleep(60_000);
+  bench.client.wake();
+  await bench.advance(5_000);
+  assert.equal(bench.sockets.length, 2, "no pong within 5 s replaces it");
+});
+
 test("a clock that stood still during a sleep hides nothing", async () => {
   const bench = new Bench();
   await bench.advance(60_000);
@@ -194,17 +211,24 @@ test("a clock that stood still during a sleep hides nothing", async () => {
 
 test("online and a visible page only shorten a wait", async () => {
   const page = new EventTarget();
-  const { addEventListener, removeEventListener } = page;
-  let listeners = 0;
-  page.addEventListener = (...args) => ((listeners += 1), addEventListener.apply(page, args));
-  page.removeEventListener = (...args) => ((listeners -= 1), removeEventListener.apply(page, args));
   page.document = new EventTarget();
+  let listeners = 0;
+  for (const target of [page, page.document]) {
+    const { addEventListener } = target;
+    target.addEventListener = (type, listener, options) => {
+      listeners += 1;
+      // The platform removes a listener when its signal is aborted.
+      options.signal.addEventListener("abort", () => (listeners -= 1));
+      addEventListener.call(target, type, listener, options);
+    };
+  }
   page.document.visibilityState = "hidden";
   const bench = new Bench({ onConnect: (socket) => socket.drop(), page });
   await settle();
   for (let attempt = 0; attempt < 4; attempt += 1) await bench.advance(bench.wait);
   assert.equal(bench.wait, 16_000);
   await bench.advance(1_000);
+  assert.equal(listeners, 2);
   const before = bench.sockets.length;
   page.document.dispatchEvent(new Event("visibilitychange"));
   await settle();
@@ -303,6 +327,19 @@ test("a token that cannot be fetched is retried with the backoff", async () => {
   assert.equal(bench.sockets.length, 0);
 });
 
+test("a call for a token that hangs is given up", async () => {
+  let calls = 0;
+  const bench = new Bench({ token: () => (++calls % 2 ? new Promise(nothing) : `t${calls}`) });
+  await bench.advance(9_999);
+  assert.equal(calls, 1);
+  await bench.advance(2_000);
+  assert.deepEqual([calls, bench.state], [2, "live"]);
+  // The renewal hangs, too, and is begun again while the old token holds.
+  bench.socket.receive({ type: "authenticated", principal: "p", expiresInMs: 100_000 });
+  await bench.advance(99_000);
+  assert.deepEqual(bench.sent("auth").map(({ token }) => token), ["t2", "t4"]);
+});
+
 test("a socket that the page forbids is tried again", async () => {
   const WebSocket = class {
     constructor() {
@@ -362,6 +399,7 @@ test("close ends every phase within two seconds and leaves nothing", async () =>
     },
     live: () => new Bench(),
     waiting: () => new Bench({ onConnect: (socket) => socket.drop() }),
+    "waiting for a stored position": () => new Bench({ store: { get: never } }),
     "live, and the gateway answers nothing": () => {
       const bench = new Bench();
       queueMicrotask(() => setImmediate(() => (bench.socket.onClosing = nothing)));
@@ -370,7 +408,8 @@ test("close ends every phase within two seconds and leaves nothing", async () =>
   };
   for (const [phase, make] of Object.entries(reach)) {
     const bench = make();
-    const items = collect(bench.client.db("d").collection("c").live());
+    const query = bench.client.db("d").collection("c");
+    const items = collect(phase.includes("stored") ? query.changes({ persist: "p" }) : query.live());
     await settle();
     const began = bench.clock.now();
     const told = bench.statuses.length;

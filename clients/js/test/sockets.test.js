@@ -174,6 +174,62 @@ test("a token that a request finds expired is fetched once", async () => {
   );
 });
 
+test("requests that find a token expired fetch one together", async () => {
+  let calls = 0;
+  const token = async () => `t${++calls}`;
+  await serve(
+    async ({ server, client, orders }) => {
+      server.model.tokens = ["t1"];
+      await state(client, "live");
+      server.model.tokens = ["t2"];
+      let busy = 0;
+      server.intercept = ({ headers }, response) => {
+        // The first responses to the new token.
+        if (headers.authorization !== "Bearer t2" || ++busy > 6) return false;
+        return Boolean(response.writeHead(503).end());
+      };
+      await Promise.all(Array.from({ length: 5 }, () => orders.get()));
+      assert.equal(calls, 2);
+    },
+    { token },
+  );
+});
+
+test("a token that never comes breaks no time limit", { timeout: 5_000 }, () =>
+  serve(
+    async ({ client, orders }) => {
+      await assert.rejects(orders.publish({ id: "a" }, { timeout: 100 }), { code: "timeout" });
+      const waiting = assert.rejects(orders.publish({ id: "a" }), { code: "closed" });
+      await client.close();
+      await waiting;
+    },
+    { token: () => new Promise(() => {}) },
+  ));
+
+test("a publish without a key is sent once", () =>
+  serve(async ({ server, orders }) => {
+    const keyless = { idempotencyKey: false };
+    server.intercept = (request, response) => Boolean(response.socket.destroy());
+    await assert.rejects(orders.publish({ id: "a" }, keyless), { code: "unavailable" });
+    server.intercept = (request, response) => response.writeHead(503).end();
+    await assert.rejects(orders.publish({ id: "a" }, keyless), { code: "unavailable", status: 503 });
+    assert.equal(server.requests.length, 2);
+    // What was refused before it had an effect can be sent again.
+    server.intercept = (request, response) => server.requests.length === 3 && response.writeHead(429).end();
+    assert.equal((await orders.publish({ id: "a" }, keyless)).published, 1);
+    assert.equal(server.requests.length, 4);
+    assert.ok(server.requests.every(({ headers }) => !("idempotency-key" in headers)));
+  }));
+
+test("a key that the gateway would refuse is not sent", () =>
+  serve(async ({ server, orders }) => {
+    for (const idempotencyKey of ["", "sch\u00f6n", "a\nb", "k".repeat(129), true, 7, null]) {
+      await assert.rejects(orders.publish({ id: "a" }, { idempotencyKey }), { name: "SteadfastError", code: "invalid" });
+    }
+    assert.equal(server.requests.length, 0);
+    await orders.publish({ id: "a" }, { idempotencyKey: "k".repeat(128) });
+  }));
+
 test("the first example of the README runs", () =>
   serve(async ({ server }) => {
     assert.equal(await runExample(server.url), "whole 1\nentered 2\n");

@@ -2,7 +2,7 @@
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -368,6 +368,21 @@ test("a stored position is that of the last finished item", async () => {
   }
 });
 
+test("an item whose effect failed comes again", async () => {
+  const store = memoryStore();
+  const bench = new Bench({ store });
+  const changes = orders(bench).changes({ persist: "p" });
+  await settle();
+  bench.socket.receive(change("a", 1, {}), change("b", 2, {}));
+  const effects = async () => {
+    for await (const { id } of changes) if (id === "b") throw new Error("no effect");
+  };
+  await assert.rejects(effects, { message: "no effect" });
+  await effects();
+  await settle();
+  assert.deepEqual([await store.get("p"), changes.position], [at(1), at(1)]);
+});
+
 test("progress is stored while nothing happens", async () => {
   const store = memoryStore();
   const bench = new Bench({ store });
@@ -398,6 +413,107 @@ test("a store that fails ends the subscription with an error", async () => {
     assert.equal(items.error?.code, "store");
     assert.match(items.error.message, /the position "p": disk full/);
   }
+});
+
+test("a store that fails stops effects and unsubscribes", async () => {
+  const store = { get: async () => undefined, set: () => Promise.reject(new Error("disk full")) };
+  const bench = new Bench({ store });
+  const changes = orders(bench).changes({ persist: "p", queue: 64 });
+  await settle();
+  let offset = 0;
+  const receive = (count) => {
+    for (let n = 0; n < count; n += 1) bench.socket.receive(change("a", ++offset, {}));
+  };
+  receive(64);
+  // More arrives than is taken, so that the queue never runs out.
+  const items = collect(changes, () => offset < 10_000 && receive(2));
+  await items.done;
+  assert.equal(items.error?.code, "store");
+  assert.ok(items.length < 20, `${items.length} effects`);
+  assert.deepEqual(bench.sent("unsubscribe"), [{ type: "unsubscribe", id: "1" }]);
+  assert.equal((await changes.next()).done, true);
+  bench.socket.drop();
+  await bench.advance(1_000);
+  assert.equal(bench.sent("subscribe").length, 0);
+});
+
+test("a subscription that waits for its store ends with the client", async () => {
+  for (const refused of [false, true]) {
+    let give;
+    const store = { get: () => new Promise((resolve) => (give = resolve)) };
+    const bench = new Bench({ store, token: "t" });
+    const items = collect(orders(bench).changes({ persist: "p" }));
+    await settle();
+    refused ? bench.socket.drop(4401) : bench.client.close();
+    await settle();
+    assert.deepEqual([items.ended, items.error?.code], refused ? [undefined, "unauthenticated"] : [true, undefined]);
+    give(at(1));
+    await settle();
+    assert.equal(bench.sent("subscribe").length, 0);
+  }
+});
+
+test("a loop left before its store answered sends nothing", async () => {
+  let give;
+  const bench = new Bench({ store: { get: () => new Promise((resolve) => (give = resolve)) } });
+  const changes = orders(bench).changes({ persist: "p" });
+  await settle();
+  bench.socket.drop();
+  await bench.advance(1_000);
+  await changes.return();
+  give();
+  await settle();
+  assert.deepEqual([bench.state, ...bench.socket.sent], ["live"]);
+});
+
+test("a name of a position serves one subscription at a time", async () => {
+  const store = memoryStore();
+  const bench = new Bench({ store });
+  const first = orders(bench).changes({ persist: "p" });
+  assert.throws(() => orders(bench).changes({ persist: "p" }), { code: "invalid", message: /"p"/ });
+  orders(bench).changes({ persist: "q" });
+  await settle();
+  bench.socket.receive(change("a", 4, {}), change("b", 5, {}));
+  await first.next();
+  await first.next();
+  await first.return();
+  orders(bench).changes({ persist: "p" });
+  await settle();
+  assert.equal(bench.sent("subscribe").at(-1).from, at(4), "what was being stored is read");
+});
+
+test("concurrent uses of a file lose no position", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "js-"));
+  const path = join(folder, "positions.json");
+  await writeFile(path, JSON.stringify({ a: at(1) }));
+  const store = fileStore(path);
+  const stored = store.set("b", at(2));
+  // The reads begin later and end after the first has changed what it read.
+  for (let turn = 0; turn < 10; turn += 1) await undefined;
+  const reads = Array.from({ length: 64 }, () => store.get("a"));
+  await stored;
+  assert.deepEqual(new Set(await Promise.all(reads)), new Set([at(1)]));
+  await store.set("c", at(3));
+  assert.deepEqual(JSON.parse(await readFile(path, "utf8")), { a: at(1), b: at(2), c: at(3) });
+  await rm(folder, { recursive: true });
+});
+
+test("a lost connection to the database is opened again", { timeout: 5_000 }, async (t) => {
+  const databases = [];
+  const { transaction } = IDBDatabase.prototype;
+  t.mock.method(IDBDatabase.prototype, "transaction", function (...args) {
+    databases.push(this);
+    return transaction.apply(this, args);
+  });
+  const store = indexedDbStore("lost");
+  await store.set("p", at(1));
+  databases.at(-1).close();
+  assert.equal(await store.get("p"), at(1), "closed without an event");
+  databases.at(-1).onclose?.();
+  assert.equal(await store.get("p"), at(1));
+  assert.equal(new Set(databases).size, 3, "closed by the browser");
+  await new Promise((resolve) => (indexedDB.deleteDatabase("lost").onsuccess = resolve));
+  assert.equal(await store.get("p"), undefined, "deleted by another page");
 });
 
 test("a file of positions is replaced whole", async () => {

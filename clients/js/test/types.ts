@@ -32,6 +32,14 @@ async function use() {
     if (item.type === "document") console.log(item.data.total);
     if (item.type === "snapshotEnd") console.log(item.position);
   }
+  // Options in a variable choose as options in place do.
+  const withSnapshot = { snapshot: true, left: true } as const;
+  for await (const item of orders.changes(withSnapshot)) if (item.type === "document") console.log(item.data.total);
+  for await (const item of orders.select("total").changes()) {
+    // @ts-expect-error a field that may not be selected may be absent
+    if (item.type === "change") console.log(item.data.total.toFixed());
+    if (item.type === "change") console.log(item.data.total?.toFixed());
+  }
   for await (const item of orders.orderBy("total", "desc").limit(10).live()) {
     if (item.type === "moved") console.log(item.from, item.index);
   }
@@ -44,6 +52,9 @@ async function use() {
   const { documents, position } = await orders.get({ timeout: 1_000 });
   console.log(documents[0].id, documents[0].total, position);
   const { published } = await orders.publish({ id: "1", total: 5, state: "open" }, { idempotencyKey: "k" });
+  await orders.publish({ id: "1", total: 5, state: "open" }, { idempotencyKey: false });
+  // @ts-expect-error there is no key that is only true
+  await orders.delete("1", { idempotencyKey: true });
   // @ts-expect-error a document has an id
   await orders.publish({ total: 5, state: "open" });
   await orders.delete(["1", "2"]);
