@@ -20,7 +20,6 @@ const INTERNAL = [
   "endOf",
   "errorCode",
   "expectsAcks",
-  "forget",
   "generation",
   "grant",
   "idle",

@@ -20,7 +20,7 @@ const CLOSE_MAX = 2_000;
 
 const systemClock = {
   now: () => performance.now(),
-  wall: () => Date.now(),
+  wall: Date.now,
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   clearTimeout: (timer) => clearTimeout(timer),
 };
@@ -41,7 +41,7 @@ export function connect(url, options = {}) {
   const stored = new Map();
   const inputs = [];
   let socket;
-  /** The promise of the token of this connection, or of the one that shall replace it. */
+  /** The promise of the token that this connection uses. */
   let token;
   let isStepping = false;
   /** True once the session has stopped: it is not started again. */
@@ -145,8 +145,7 @@ export function connect(url, options = {}) {
     const ended = (why) => step({ type: "ended", generation, end: why });
     let bearer;
     let opened;
-    if (refresh) tokens.forget(token);
-    token = tokens.current();
+    token = tokens.current(refresh && token);
     try {
       bearer = await token;
       // Closed, or out of time, while the token was fetched.
@@ -181,10 +180,11 @@ export function connect(url, options = {}) {
   async function renewToken() {
     const before = session.current;
     // A failure is no end: it is fetched again before the old one expires, and then the gateway closes the socket.
-    tokens.forget(token);
-    token = tokens.current();
-    const bearer = await token.catch(() => {});
-    if (bearer && session.current === before) protocol.authenticate(bearer);
+    const next = tokens.current(token);
+    const bearer = await next.catch(() => {});
+    if (!bearer || session.current !== before) return;
+    token = next;
+    protocol.authenticate(bearer);
   }
 
   // The status.

@@ -37,8 +37,8 @@ export function createRequester(base, tokens, random, closed, fetch = globalThis
         clearTimeout(retry);
       }
 
-      async function attempt() {
-        const token = tokens.current();
+      async function attempt(refused) {
+        const token = tokens.current(refused);
         try {
           const bearer = await token;
           const headers = { ...init.headers, ...(bearer && { authorization: `Bearer ${bearer}` }) };
@@ -55,8 +55,7 @@ export function createRequester(base, tokens, random, closed, fetch = globalThis
         const { status, retryAfterMs } = failure;
         if (status === 401 && !isRefreshed && tokens.renewable) {
           isRefreshed = true;
-          tokens.forget(token);
-          return attempt();
+          return attempt(token);
         }
         if (status !== LIMITED && !(repeatable && PASSING.includes(status))) return fail(failure);
         const delay = backoff.next();

@@ -8,23 +8,20 @@ export function createTokens(source, now) {
   /** When the call that runs began; Infinity when it is over. */
   let began;
 
-  /** Discards a token that `current` returned, unless there is another one by now. */
-  function forget(token) {
-    if (last === token) last = undefined;
-  }
-
   return {
     renewable,
-    forget,
-    /** Returns a promise of the token: the same one until it is forgotten, so that one call runs at a time. */
-    current() {
-      if (now() - began >= CALL_MAX) last = undefined;
+    /**
+     * Returns a promise of the token: the same one until a caller passes it as refused, so that one call runs at a time.
+     */
+    current(refused) {
+      if (last === refused || now() - began >= CALL_MAX) last = undefined;
       if (!last) {
-        const call = (last = Promise.resolve().then(() => (renewable ? source() : source)));
+        const call = (last = Promise.resolve().then(renewable ? source : () => source));
         began = now();
         call.then(
           () => last === call && (began = Infinity),
-          () => forget(call),
+          // A failure is not kept.
+          () => last === call && (last = undefined),
         );
       }
       return last;

@@ -327,6 +327,22 @@ test("a token that cannot be fetched is retried with the backoff", async () => {
   assert.equal(bench.sockets.length, 0);
 });
 
+test("a token refused during its renewal is fetched once", async () => {
+  const given = [];
+  const bench = new Bench({ token: () => new Promise((resolve) => given.push(resolve)) });
+  bench.authenticated = { expiresInMs: 100_000 };
+  await settle();
+  given[0]("t1");
+  await bench.advance(81_000);
+  assert.equal(given.length, 2);
+  bench.socket.drop(4401, "revoked");
+  await bench.advance(1_000);
+  assert.equal(given.length, 2);
+  given[1]("t2");
+  await settle();
+  assert.deepEqual([bench.state, bench.sent("auth")[0].token], ["live", "t2"]);
+});
+
 test("a call for a token that hangs is given up", async () => {
   let calls = 0;
   const bench = new Bench({ token: () => (++calls % 2 ? new Promise(nothing) : `t${calls}`) });
