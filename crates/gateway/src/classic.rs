@@ -14,14 +14,14 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use steadfast_session::Time;
-use steadfast_streamer::{Filter, Item, Snapshot};
+use steadfast_streamer::{Filter, Item, Position, Snapshot};
 
 use self::{
     message::{Auth, Envelope, Subscribe, Unsubscribe},
     snapshot::Documents,
 };
 use crate::{
-    machine::{Action, Actions, Input, Key, Machine, Principal},
+    machine::{Action, Actions, Input, Key, LATE, Machine, Principal},
     subscription::{End, EndCode, Event, Request},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Classic {
     authenticating: Option<Auth>,
     authenticating_id: Option<String>,
     subscriptions: Vec<Subscription>,
+    /// Those that ended with the credentials. They continue at their positions when the client repeats them.
+    interrupted: Vec<Subscription>,
     newest_key: u32,
     timers: Timers,
 }
@@ -49,6 +51,8 @@ struct Subscription {
     asked: Subscribe,
     database: Arc<str>,
     is_open: bool,
+    /// Everything up to this position was passed on.
+    position: Option<Position>,
     /// The documents of a snapshot that is not whole.
     snapshot: Option<Box<Documents>>,
     /// Its snapshot waits until that of another subscription is whole.
@@ -61,6 +65,8 @@ struct Timers {
     ping: Option<Time>,
     /// The client is given up.
     silence: Option<Time>,
+    /// It was pinged since it was heard last.
+    was_pinged: bool,
     /// The client must have authenticated.
     authentication: Option<Time>,
 }
@@ -68,7 +74,7 @@ struct Timers {
 /// The interval of heartbeats. The client gives up after 90 s without a message, and sees no pings.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// The interval of pings.
-const PING: Duration = Duration::from_secs(54);
+const PING: Duration = Duration::from_secs(25);
 /// The longest silence of a client, which answers pings.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The time within which a client authenticates, at first and after its credentials ended.
@@ -89,6 +95,7 @@ impl Classic {
             authenticating: None,
             authenticating_id: None,
             subscriptions: Vec::new(),
+            interrupted: Vec::new(),
             newest_key: 0,
             timers: Timers::default(),
         }
@@ -107,6 +114,7 @@ impl Classic {
             },
             database: "".into(),
             is_open: true,
+            position: None,
             snapshot: None,
             is_paused: false,
         });
@@ -124,9 +132,15 @@ impl Classic {
                 heartbeat: Some(now + HEARTBEAT),
                 ping: Some(now + PING),
                 silence: Some(now + SILENCE),
+                was_pinged: false,
                 authentication: Some(now + AUTHENTICATION),
             };
         }
+    }
+
+    fn on_heard(&mut self, now: Time) {
+        self.timers.silence = Some(now + SILENCE);
+        self.timers.was_pinged = false;
     }
 
     fn on_text(&mut self, text: &str, out: &mut Actions) {
@@ -197,7 +211,7 @@ impl Classic {
     }
 
     fn on_unauthenticated(&mut self, now: Time, why: &str, out: &mut Actions) {
-        self.subscriptions.clear();
+        let ended = std::mem::take(&mut self.subscriptions);
         if self.is_events {
             out.push(Action::Close {
                 code: UNAUTHORIZED,
@@ -206,6 +220,11 @@ impl Classic {
             return;
         }
         self.database = None;
+        if !ended.is_empty() {
+            // Those with a snapshot get another one, which has everything.
+            let continues = |it: &Subscription| !it.asked.send_snapshot;
+            self.interrupted = ended.into_iter().filter(continues).collect();
+        }
         // It refreshes its token now, and repeats its subscriptions after the acknowledgement.
         self.timers.authentication = Some(now + AUTHENTICATION);
         let text = format!("unauthorized: {why}");
@@ -228,6 +247,9 @@ impl Classic {
                 return;
             }
         }
+        let interrupted = self.interrupted.iter().find(|it| *it.id == *id);
+        let continues = interrupted.filter(|it| it.asked == asked && it.database == database);
+        let from = continues.and_then(|it| it.position);
         self.remove(id, out);
         let query = &asked.query;
         let filter = match query.filter() {
@@ -239,18 +261,21 @@ impl Classic {
         };
         self.newest_key += 1;
         let key = Key(self.newest_key);
-        let wanted = request(
+        let mut wanted = request(
             Arc::clone(&database),
             &query.collection,
             filter,
             asked.send_snapshot,
         );
+        wanted.from = from;
+        wanted.progress = !asked.send_snapshot;
         self.subscriptions.push(Subscription {
             key,
             id: id.into(),
             asked,
             database,
             is_open: false,
+            position: from,
             snapshot: None,
             is_paused: false,
         });
@@ -258,6 +283,7 @@ impl Classic {
     }
 
     fn remove(&mut self, id: &str, out: &mut Actions) {
+        self.interrupted.retain(|it| *it.id != *id);
         if let Some(index) = self.subscriptions.iter().position(|it| *it.id == *id) {
             let removed = self.subscriptions.remove(index);
             out.push(Action::Unsubscribe(removed.key));
@@ -286,19 +312,22 @@ impl Classic {
         };
         let subscription = &mut self.subscriptions[index];
         match event {
-            Event::Opened { .. } => {
+            Event::Opened { position } => {
                 subscription.is_open = true;
+                subscription.position = position.or(subscription.position);
                 out.send(message::acknowledgement(
                     "subscribe_ack",
                     Some(&subscription.id),
                 ));
             }
             Event::Item(item) => {
+                subscription.position = item.position().or(subscription.position);
                 subscription.on_item(item, out);
                 self.take_turns(out);
             }
-            // Neither is asked for.
-            Event::Window { .. } | Event::Progress(_) => {}
+            Event::Progress(position) => subscription.position = Some(position),
+            // Not asked for.
+            Event::Window { .. } => {}
             Event::Ended(end) => {
                 let ended = self.subscriptions.remove(index);
                 self.on_ended(&ended, &end, out);
@@ -328,10 +357,15 @@ impl Classic {
 
     fn on_time(&mut self, now: Time, out: &mut Actions) {
         let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if is_due(self.timers.silence) {
-            // A close frame would only wait for a peer that is gone.
-            out.push(Action::Cut);
-            return;
+        if let Some(at) = self.timers.silence.filter(|at| *at <= now) {
+            if self.timers.was_pinged && now <= at + LATE {
+                // A close frame would only wait for a peer that is gone.
+                out.push(Action::Cut);
+                return;
+            }
+            // It was not asked, or its answer may wait to be read: it has another interval.
+            self.timers.silence = Some(now + SILENCE);
+            self.timers.ping = Some(now);
         }
         if is_due(self.timers.authentication) {
             out.push(Action::Close {
@@ -346,6 +380,7 @@ impl Classic {
         }
         if is_due(self.timers.ping) {
             self.timers.ping = Some(now + PING);
+            self.timers.was_pinged = true;
             out.push(Action::Ping);
         }
     }
@@ -356,10 +391,10 @@ impl Machine for Classic {
         match input {
             Input::Opened(_) => self.on_opened(now),
             Input::Text(text) => {
-                self.timers.silence = Some(now + SILENCE);
+                self.on_heard(now);
                 self.on_text(text, out);
             }
-            Input::Alive => self.timers.silence = Some(now + SILENCE),
+            Input::Alive => self.on_heard(now),
             Input::Authenticated(result) => self.on_authenticated(result, out),
             Input::Event(key, event) => self.on_event(key, event, out),
             Input::Unauthenticated(why) => self.on_unauthenticated(now, why, out),
@@ -374,6 +409,7 @@ impl Machine for Classic {
             ping,
             silence,
             authentication,
+            ..
         } = self.timers;
         [heartbeat, ping, silence, authentication]
             .into_iter()

@@ -16,6 +16,10 @@ use steadfast_session::Time;
 
 use crate::subscription::{Event, Request};
 
+/// The delay from which a tick is late: the driver was held up, by a client that takes a frame slowly or by a
+/// busy machine. What the client sent meanwhile is not read.
+pub(crate) const LATE: Duration = Duration::from_secs(1);
+
 /// The name of a subscription between machine and driver. A machine never uses one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub u32);

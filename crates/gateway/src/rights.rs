@@ -80,6 +80,11 @@ impl Rights {
 }
 
 impl Peer {
+    /// Returns true if its rights are those of a policy, which may change.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns the name and the validity that a machine is told.
     #[must_use]
     pub fn principal(&self) -> Principal {

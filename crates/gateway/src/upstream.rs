@@ -5,6 +5,7 @@
 //! nobody reads costs an offset in the log.
 
 mod handle;
+mod view;
 
 use std::{
     fmt,

@@ -150,10 +150,18 @@ async fn several_grants_admit_what_one_of_them_admits() {
     let documents = snapshot["payload"]["documents"].as_array().unwrap();
     assert_eq!(documents.len(), 1);
     assert_eq!(documents[0]["id"], "own");
+    // Of other documents not even the ids are told.
+    for id in ["hidden", "secret"] {
+        world.publish("orders", id, &json!({"owner": "bob"})).await;
+    }
     world
         .publish("orders", "shared", &json!({"owner": "bob", "public": true}))
         .await;
     assert_eq!(client.event().await, "create orders/shared");
+    world
+        .publish("orders", "shared", &json!({"owner": "bob"}))
+        .await;
+    assert_eq!(client.event().await, "delete orders/shared");
 }
 
 #[tokio::test]

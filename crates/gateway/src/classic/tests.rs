@@ -370,11 +370,58 @@ fn idle_socket_has_heartbeats_and_pings_and_a_silent_one_ends() {
             }
         }
     }
-    assert_eq!((heartbeats, pings), (20, 11));
+    assert_eq!((heartbeats, pings), (20, 24));
     let alive = script.now;
     script.step(Input::Alive);
     while script.tick() != [Action::Cut] {}
     assert_eq!(script.now, alive + SILENCE);
+}
+
+#[test]
+fn client_that_took_a_frame_slowly_is_pinged_and_not_cut() {
+    // Held up before the first ping, and after it.
+    for held_up in [Duration::ZERO, PING] {
+        let mut script = Script::authenticated();
+        script.now = Time::ZERO + held_up;
+        script.step(Input::Tick);
+        script.now = Time::ZERO + SILENCE + 2 * LATE;
+        let actions = script.step(Input::Tick);
+        assert!(actions.contains(&Action::Ping), "{actions:?}");
+        assert!(!actions.contains(&Action::Cut), "{actions:?}");
+        let asked = script.now;
+        while script.tick() != [Action::Cut] {}
+        assert_eq!(script.now, asked + SILENCE);
+    }
+}
+
+#[test]
+fn renewed_credentials_continue_the_same_subscriptions() {
+    let mut script = Script::authenticated();
+    let at = |offset| Position::new(Epoch(7), offset);
+    let [orders, others] = ["orders", "others"].map(|it| json!({"collection": it}));
+    for (id, snapshot) in [("same", false), ("other", false), ("documents", true)] {
+        script.subscribe(id, &orders, snapshot);
+        let key = Key(script.machine.newest_key);
+        let position = Some(at(5));
+        script.step(Input::Event(key, Event::Opened { position }));
+        script.step(Input::Event(key, Event::Progress(at(9))));
+    }
+    for _ in 0..2 {
+        script.step(Input::Unauthenticated("the credentials have expired"));
+        let payload = json!({"token": "t", "database": "db"});
+        script.text(&json!({"id": "a", "type": "auth", "payload": payload}));
+        script.accept();
+        let mut from = |id: &str, query, snapshot| match &script.subscribe(id, query, snapshot)[..]
+        {
+            [Action::Subscribe(_, request)] => request.from,
+            other => panic!("{other:?}"),
+        };
+        // Also if the credentials end again before the Streamer has answered.
+        assert_eq!(from("same", &orders, false), Some(at(9)));
+        assert_eq!(from("other", &others, false), None);
+        // All documents come anew.
+        assert_eq!(from("documents", &orders, true), None);
+    }
 }
 
 #[test]

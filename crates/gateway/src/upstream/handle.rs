@@ -8,13 +8,11 @@ use std::{
 };
 
 use futures_core::{Stream as _, future::BoxFuture};
-use steadfast_streamer::{
-    Change, Filter, Item, LiveWindow, Position, Previous, Snapshot, WindowUpdate,
-};
+use steadfast_streamer::{Filter, LiveWindow, Position, WindowUpdate};
 
-use super::{Source, Upstream};
+use super::{Source, Upstream, view::View};
 use crate::{
-    rights::{self, Grant, Peer},
+    rights::{Grant, Peer},
     subscription::{End, EndCode, Event, Request},
 };
 
@@ -26,8 +24,8 @@ pub struct Handle {
     request: Request,
     /// The documents that the client may see; `None` if none.
     grant: Option<Grant>,
-    /// The filters of which each document must satisfy one. The Streamer has not applied them.
-    local: Option<Arc<[Filter]>>,
+    /// What the client may see of the items of the Streamer.
+    view: View,
     state: State,
     was_opened: bool,
     /// The last position that the client knows.
@@ -41,14 +39,17 @@ enum State {
     Ended(Option<End>),
 }
 
+/// Items that are hidden in one go: other tasks have their turn, also if nothing is shown.
+const TURN: usize = 256;
+
 impl Handle {
     pub(super) fn new(upstream: Upstream, request: Request, peer: &Peer) -> Self {
         let grant = peer.grant(&request.database, &request.collection);
         let mut handle = Self {
             upstream,
+            view: View::new(&request, peer),
             request,
             grant,
-            local: None,
             state: State::Ended(None),
             was_opened: false,
             told: None,
@@ -64,13 +65,17 @@ impl Handle {
             return;
         };
         let (filter, local) = grant.join(&self.request.filter);
-        self.local = local;
-        if self.request.window.is_some() && self.local.is_some() {
+        if self.request.window.is_some() && local.is_some() {
             // Documents that are taken out here would be missing among the first ones.
             let what = "an order is not available with rights of several filters";
             self.state = State::Ended(Some(End::new(EndCode::Invalid, what)));
             return;
         }
+        if self.request.snapshot && local.is_some() {
+            // Which of its documents the client has from before is not known here, and so not which leave.
+            self.request.from = None;
+        }
+        self.view.local = local;
         self.subscribe(filter);
     }
 
@@ -90,6 +95,7 @@ impl Handle {
 
     /// Polls for the next event. After [`Event::Ended`] it is pending for ever.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut hidden = 0;
         loop {
             match &mut self.state {
                 State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
@@ -108,8 +114,14 @@ impl Handle {
                     match Pin::new(&mut *subscription).poll_next(cx) {
                         Poll::Ready(Some(Ok(item))) => {
                             self.told = subscription.position().or(self.told);
-                            if let Some(item) = self.visible(item) {
-                                return Poll::Ready(Event::Item(item));
+                            match self.view.visible(item) {
+                                Ok(Some(item)) => return Poll::Ready(Event::Item(item)),
+                                Ok(None) => hidden += 1,
+                                Err(end) => self.state = State::Ended(Some(end)),
+                            }
+                            if hidden == TURN {
+                                cx.waker().wake_by_ref();
+                                return Poll::Pending;
                             }
                         }
                         Poll::Ready(Some(Err(error))) => self.fail(&error),
@@ -172,30 +184,21 @@ impl Handle {
                 self.request.from = None;
                 self.open();
             }
+            // Nobody knows which documents the client has, and so not which leave.
+            Some(_) if self.request.left && self.view.is_incomplete() => {
+                let what = "your rights have changed; subscribe again";
+                self.state = State::Ended(Some(End::new(EndCode::Unavailable, what)));
+            }
             Some(grant) => {
                 // The Streamer must not apply the new filters: it would not tell of documents that only the
                 // old ones admit.
-                self.local = match grant {
+                self.view.local = match grant {
                     Grant::Everything => None,
                     Grant::Any(filters) => Some(Arc::clone(filters)),
                 };
                 self.request.from = position.or(self.request.from);
                 self.subscribe(self.request.filter.clone());
             }
-        }
-    }
-
-    /// Returns what the client may see of an item.
-    fn visible(&self, item: Item) -> Option<Item> {
-        let Some(filters) = &self.local else {
-            return Some(item);
-        };
-        match item {
-            Item::Change(change) if !admits(filters, &change) => (self.request.left
-                || self.request.snapshot)
-                .then(|| Item::Left(without_data(change))),
-            Item::Snapshot(Snapshot::Document(document)) if !admits(filters, &document) => None,
-            item => Some(item),
         }
     }
 
@@ -230,23 +233,4 @@ fn shown(window: &LiveWindow, update: WindowUpdate) -> Event {
         position: window.position(),
         update,
     }
-}
-
-fn admits(filters: &[Filter], change: &Change) -> bool {
-    let event = steadfast_streamer::Event {
-        offset: change.position.map_or(0, |position| position.offset),
-        database: Arc::clone(&change.database),
-        collection: Arc::clone(&change.collection),
-        document_id: Arc::clone(&change.document_id),
-        operation: change.operation,
-        data: change.data.clone(),
-        timestamp: change.timestamp,
-        previous: Previous::Unknown,
-    };
-    rights::admits(filters, &event)
-}
-
-fn without_data(mut change: Change) -> Change {
-    change.data = bytes::Bytes::new();
-    change
 }

@@ -12,7 +12,7 @@ use super::{
     subscription::{Stage, Subscription},
 };
 use crate::{
-    machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
+    machine::{Action, Actions, Input, Key, LATE, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     subscription::{End, EndCode, Event},
 };
 
@@ -47,16 +47,15 @@ struct Peer {
     opened_at: Time,
     heartbeat: Duration,
     heard_at: Time,
-    /// It was pinged since then.
-    was_pinged: bool,
+    /// When it was pinged since then.
+    pinged_at: Option<Time>,
 }
 
 /// The version of the protocol.
 const VERSION: u32 = 1;
 
-/// The heartbeats of silence after which a socket is pinged, and closed.
+/// The heartbeats of silence after which a socket is pinged. It is closed one heartbeat later.
 const PING_AFTER: u32 = 2;
-const CLOSE_AFTER: u32 = 3;
 
 /// The time that a socket has to send credentials, if it needs some.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,7 +132,7 @@ impl Session {
             opened_at: now,
             heartbeat: opened.heartbeat,
             heard_at: now,
-            was_pinged: false,
+            pinged_at: None,
         });
         Message::Welcome {
             version: VERSION,
@@ -156,7 +155,7 @@ impl Session {
     fn on_heard(&mut self, now: Time) {
         let peer = self.peer_mut();
         peer.heard_at = now;
-        peer.was_pinged = false;
+        peer.pinged_at = None;
     }
 
     fn on_text(&mut self, text: &str, out: &mut Actions) {
@@ -316,13 +315,15 @@ impl Session {
         if peer.auth_deadline().is_some_and(|at| at <= now) {
             return self.refuse_credentials("credentials are required", out);
         }
-        if peer.idle_deadline() > now {
+        let deadline = peer.idle_deadline();
+        if deadline > now {
             return;
         }
-        if peer.was_pinged {
+        // Late, its answer may wait to be read.
+        if peer.pinged_at.is_some() && now <= deadline + LATE {
             return self.close(GOING_AWAY, "the client was silent for too long", out);
         }
-        peer.was_pinged = true;
+        peer.pinged_at = Some(now);
         out.push(Action::Ping);
     }
 
@@ -346,12 +347,10 @@ impl Session {
 
 impl Peer {
     fn idle_deadline(&self) -> Time {
-        let heartbeats = if self.was_pinged {
-            CLOSE_AFTER
-        } else {
-            PING_AFTER
-        };
-        self.heard_at + self.heartbeat * heartbeats
+        match self.pinged_at {
+            Some(at) => at + self.heartbeat,
+            None => self.heard_at + self.heartbeat * PING_AFTER,
+        }
     }
 
     fn auth_deadline(&self) -> Option<Time> {

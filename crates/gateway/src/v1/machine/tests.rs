@@ -284,6 +284,13 @@ fn silent_sockets_are_pinged_and_then_closed() {
     let closed = "> close 1001 the client was silent for too long";
     assert_eq!(rig.tick_at(seconds(135)), [closed]);
 
+    // A tick is late while a client takes a frame slowly: its answer may wait to be read.
+    let mut rig = Rig::open();
+    assert_eq!(rig.tick_at(seconds(200)), ["> ping"]);
+    assert_eq!(rig.deadline, Some(seconds(225)));
+    assert_eq!(rig.tick_at(seconds(240)), ["> ping"]);
+    assert_eq!(rig.tick_at(seconds(265)), [closed]);
+
     let mut rig = Rig::open_restricted();
     assert_eq!(rig.deadline, Some(seconds(10)));
     rig.now = seconds(9);
