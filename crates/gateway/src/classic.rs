@@ -148,7 +148,7 @@ impl Classic {
             out.send(message::error(
                 None,
                 Some("invalid_message"),
-                "the message is not JSON",
+                "the message is not a JSON object with a type",
             ));
             return;
         };

@@ -15,7 +15,7 @@ use crate::{metrics::Refused, shared::Shared};
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id";
 /// The headers of responses that they may read.
 const RESPONSE_HEADERS: &str = "steadfast-position, retry-after";
-const METHODS: &str = "GET, POST, DELETE";
+const METHODS: &str = "GET, POST";
 
 /// Refuses requests of pages that may not connect, answers the questions of browsers before a request, and
 /// tells them what the page may read.

@@ -61,6 +61,9 @@ pub enum StartError {
 /// Longest wait for the head of a request after the first one of its connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest time in which a client may acknowledge nothing. Streams of events have no other sign of life.
+const PEER_TIMEOUT: Duration = Duration::from_secs(60);
+
 impl Gateway {
     /// Starts serving on `tcp`. Connects to the Streamers in the background.
     ///
@@ -164,7 +167,7 @@ fn listener_options(options: &GatewayOptions) -> ListenerOptions {
         max_client_connections: options.limits.client_connections,
         at_limit: AtLimit::Close,
         write_timeout: Some(options.write_timeout),
-        peer_timeout: None,
+        peer_timeout: Some(PEER_TIMEOUT),
         security: options.security.clone(),
         protocol: Protocol::Http1,
         request_rate: options.request_rate,

@@ -88,6 +88,9 @@ pub struct OpenConnections {
 /// a connection has ended; retrying at once would take the CPU time that ending needs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes that the system takes beyond those on their way to the peer.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 << 10;
 /// Keepalive probes per `peer_timeout`: three may be lost before the fourth decides.
 const PROBES: u32 = 4;
 
@@ -277,6 +280,12 @@ impl Listener {
         // Otherwise a small message waits until the peer has acknowledged the one before, up to 40
         // ms.
         tcp.set_nodelay(true)?;
+        // Otherwise the system takes megabytes, and more only when a third of them was acknowledged: a slow
+        // peer would seem to accept nothing for longer than the write timeout.
+        #[cfg(target_os = "linux")]
+        if self.options.write_timeout.is_some() {
+            SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        }
         if let Some(timeout) = self.options.peer_timeout {
             let socket = SockRef::from(tcp);
             let interval = timeout / PROBES;
@@ -333,7 +342,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 mod tests {
     use futures_util::FutureExt as _;
     use tokio::{
-        io::AsyncReadExt as _,
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpSocket,
         time::{error::Elapsed, timeout},
     };
 
@@ -412,5 +422,32 @@ mod tests {
         tasks.cut();
         assert!(soon(peer.read_u8()).await.unwrap().is_err());
         soon(tasks.drain(SOON)).await.unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn reader_that_is_slow_but_steady_is_not_timed_out() {
+        const BYTES: usize = 8 << 20;
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ListenerOptions {
+            write_timeout: Some(Duration::from_secs(2)),
+            ..ListenerOptions::default()
+        };
+        let tasks = Tasks::new();
+        let mut listener = Listener::new(tcp, options, &tasks).unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let mut client = socket.connect(listener.address()).await.unwrap();
+        let mut accepted = listener.accept().await.unwrap();
+        let writing = tokio::spawn(async move { accepted.write_all(&vec![0; BYTES]).await });
+        let mut piece = vec![0; 32 << 10];
+        // 320 KB/s: a third of a full send buffer would take longer than the timeout.
+        for _ in 0..60 {
+            sleep(Duration::from_millis(100)).await;
+            client.read_exact(&mut piece).await.unwrap();
+        }
+        let rest = BYTES - 60 * piece.len();
+        client.read_exact(&mut vec![0; rest]).await.unwrap();
+        soon(writing).await.unwrap().unwrap().unwrap();
     }
 }

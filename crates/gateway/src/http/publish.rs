@@ -166,7 +166,7 @@ async fn publish_all(
         Ok(Ok(Err(refused))) => Err(ApiError::invalid(refused)),
         Ok(Err(error)) => Err(ApiError::unavailable(error.to_string())),
         Err(_) => Err(ApiError::unavailable(
-            "the documents are not known to be durable; repeat the request with its idempotency key",
+            "the documents are not known to be durable; with an idempotency key the request can be repeated",
         )),
     }
 }
