@@ -144,13 +144,16 @@ impl Classic {
     }
 
     fn on_text(&mut self, text: &str, out: &mut Actions) {
-        let Ok(Envelope { id, kind, payload }) = serde_json::from_str(text) else {
-            out.send(message::error(
-                None,
-                Some("invalid_message"),
-                "the message is not a JSON object with a type",
-            ));
-            return;
+        let Envelope { id, kind, payload } = match serde_json::from_str(text) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let what = if error.is_data() {
+                    "the message is not an object with a type"
+                } else {
+                    "the message is not JSON"
+                };
+                return out.send(message::error(None, Some("invalid_message"), what));
+            }
         };
         let id = id.as_deref();
         let invalid = |what: &str| message::error(id, Some("invalid_payload"), what);

@@ -268,7 +268,7 @@ async fn malformed_messages_have_an_answer() {
             json!({"type": "hello"}),
             "there is no message of this type; there are auth, subscribe and unsubscribe",
         ),
-        (json!([1]), "the message is not JSON"),
+        (json!([1]), "the message is not an object with a type"),
     ] {
         client.send(message.clone()).await;
         assert_eq!(client.error().await, text, "{message}");

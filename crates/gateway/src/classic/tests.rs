@@ -255,6 +255,18 @@ fn snapshot_that_is_too_large_is_refused_and_changes_follow() {
 }
 
 #[test]
+fn message_that_is_not_json_and_one_of_another_shape_differ() {
+    let mut script = Script::authenticated();
+    for (text, what) in [
+        ("{", "the message is not JSON"),
+        (r#"{"type":7}"#, "the message is not an object with a type"),
+    ] {
+        let told = sent(script.step(Input::Text(text)));
+        assert_eq!(told[0]["payload"]["message"], what);
+    }
+}
+
+#[test]
 fn order_of_more_than_eight_fields_is_refused() {
     let mut script = Script::authenticated();
     for (fields, is_accepted) in [(8, true), (9, false)] {

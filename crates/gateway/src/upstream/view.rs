@@ -157,9 +157,9 @@ mod tests {
         }
     }
 
-    fn own() -> Option<Arc<[Filter]>> {
+    fn own() -> Arc<[Filter]> {
         let own = Condition::new(FieldPath::from("own"), Op::Eq, Value::from(true));
-        Some([Filter::new([own]).unwrap()].into())
+        [Filter::new([own]).unwrap()].into()
     }
 
     fn change(id: &str, operation: Operation, own: bool) -> Change {
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn only_documents_that_were_shown_can_leave() {
         use Operation::{Delete, Insert, Update};
-        let mut view = view(own());
+        let mut view = view(Some(own()));
         for (item, expected) in [
             (Item::Change(change("secret", Insert, false)), None),
             (Item::Change(change("secret", Update, false)), None),
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn documents_beyond_the_remembered_ones_end_or_are_noted() {
-        for local in [own(), None] {
+        for local in [Some(own()), None] {
             let mut view = view(local.clone());
             let mut show = |id: usize| {
                 let item = change(&id.to_string(), Operation::Insert, true);
