@@ -390,6 +390,13 @@ impl Classic {
 }
 
 impl Machine for Classic {
+    fn held_bytes(&self) -> usize {
+        self.subscriptions
+            .iter()
+            .map(Subscription::held_bytes)
+            .sum()
+    }
+
     fn step(&mut self, now: Time, input: Input<'_>, out: &mut Actions) -> Option<Time> {
         match input {
             Input::Opened(_) => self.on_opened(now),
@@ -422,6 +429,10 @@ impl Machine for Classic {
 }
 
 impl Subscription {
+    fn held_bytes(&self) -> usize {
+        self.snapshot.as_ref().map_or(0, |it| it.bytes())
+    }
+
     fn on_item(&mut self, item: Item, out: &mut Actions) {
         let include_data = self.asked.include_data;
         match item {

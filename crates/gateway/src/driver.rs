@@ -4,10 +4,7 @@ use std::{
     collections::VecDeque,
     net::IpAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
 };
 
@@ -16,7 +13,7 @@ use steadfast_session::Time;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    limits::{MessageRate, client_key},
+    limits::{Held, MessageRate, client_key},
     machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
@@ -43,6 +40,7 @@ pub(crate) struct Driver {
     /// The slot that is polled first, so that none waits for ever.
     turn: usize,
     rate: MessageRate,
+    waiting: Held,
     /// The next tick of the machine.
     tick_at: Option<Time>,
     timer: Option<Timer>,
@@ -92,6 +90,9 @@ pub(crate) struct Newcomer {
     pub(crate) permit: Option<KeyedPermit>,
 }
 
+/// The bytes of snapshots and unsent messages on all sockets, from which no socket collects a snapshot.
+const WAITING_BYTES: usize = 512 << 20;
+
 /// The size from which no message is added to a frame, in bytes.
 const JOINED_BYTES: usize = 16 << 10;
 
@@ -115,6 +116,7 @@ impl Driver {
             slots: Vec::new(),
             turn: 0,
             rate: MessageRate::new(&shared.options.limits, now),
+            waiting: Held::new(&shared.waiting),
             tick_at: None,
             timer: None,
             is_closed: false,
@@ -180,9 +182,20 @@ impl Driver {
         self.close(Outgoing::Close { code, reason });
     }
 
-    /// Returns the bytes of unfinished messages on all sockets.
-    pub(crate) fn unfinished(&self) -> &AtomicUsize {
-        &self.shared.unfinished
+    /// Returns the counter of the bytes of unfinished messages.
+    pub(crate) fn unfinished(&self) -> Held {
+        Held::new(&self.shared.unfinished)
+    }
+
+    /// Counts what the machine and this hold for the client, with the bytes that its connection has not
+    /// taken. Returns what all sockets hold.
+    pub(crate) fn note_unsent(&mut self, bytes: usize) -> usize {
+        let out = self.out.iter().map(|it| match it {
+            Outgoing::Text(text) => text.len(),
+            Outgoing::Ping | Outgoing::Close { .. } | Outgoing::Cut => 0,
+        });
+        let own = self.machine.held_bytes() + out.sum::<usize>() + bytes;
+        self.waiting.set(own)
     }
 
     /// Returns true if nothing waits to be sent, so that the client may send more.
@@ -386,6 +399,10 @@ impl Driver {
                 let first = self.step_machine(answer);
                 actions.insert_first(first);
             }
+        }
+        if self.note_unsent(0) > WAITING_BYTES && self.machine.held_bytes() > 0 {
+            let what = "the gateway collects too many snapshots; connect again later";
+            self.refuse(Refused::Waiting, 1013, what);
         }
     }
 

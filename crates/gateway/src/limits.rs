@@ -1,6 +1,12 @@
 //! Limits on what one client may hold.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits};
 use steadfast_session::Time;
@@ -75,6 +81,44 @@ impl Permits {
     /// Returns the permit of a subscription, or `None` if its principal has as many as it may.
     pub(crate) fn subscription(&self, key: ClientKey) -> Option<KeyedPermit> {
         self.subscriptions.try_acquire(key)
+    }
+}
+
+/// Bytes that one socket holds, counted with those of all others until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    of_all: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl Held {
+    pub(crate) fn new(of_all: &Arc<AtomicUsize>) -> Self {
+        Self {
+            of_all: Arc::clone(of_all),
+            own: 0,
+        }
+    }
+
+    pub(crate) fn own(&self) -> usize {
+        self.own
+    }
+
+    /// Sets the bytes of this socket. Returns those of all.
+    pub(crate) fn set(&mut self, own: usize) -> usize {
+        let before = std::mem::replace(&mut self.own, own);
+        if own >= before {
+            let more = own - before;
+            self.of_all.fetch_add(more, Relaxed) + more
+        } else {
+            let less = before - own;
+            self.of_all.fetch_sub(less, Relaxed) - less
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

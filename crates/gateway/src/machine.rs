@@ -38,6 +38,11 @@ pub trait Machine: fmt::Debug + Send {
         false
     }
 
+    /// Returns the bytes that wait in the machine for a message that is not whole.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// Returns the number of messages in a text frame, at least 1: the rate of messages counts each.
     fn count_messages(&self, _frame: &str) -> usize {
         1

@@ -63,6 +63,8 @@ pub(crate) enum Refused {
     Protocol,
     /// Messages were not finished in time, or too many of them at once.
     Unfinished,
+    /// All sockets together collected too much for snapshots.
+    Waiting,
 }
 
 impl SocketKind {
@@ -78,7 +80,7 @@ impl SocketKind {
 }
 
 impl Refused {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Origin,
         Self::QueryToken,
         Self::Credentials,
@@ -91,6 +93,7 @@ impl Refused {
         Self::FrameTooLarge,
         Self::Protocol,
         Self::Unfinished,
+        Self::Waiting,
     ];
 
     const fn name(self) -> &'static str {
@@ -107,6 +110,7 @@ impl Refused {
             Self::FrameTooLarge => "frame_too_large",
             Self::Protocol => "protocol",
             Self::Unfinished => "unfinished",
+            Self::Waiting => "waiting",
         }
     }
 }

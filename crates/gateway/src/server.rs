@@ -2,12 +2,7 @@
 
 pub(crate) mod realtime;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -99,7 +94,8 @@ impl Gateway {
             metrics: Arc::<Metrics>::default(),
             sockets,
             tasks: tasks.clone(),
-            unfinished: AtomicUsize::new(0),
+            unfinished: Arc::default(),
+            waiting: Arc::default(),
             is_loopback: address.ip().to_canonical().is_loopback(),
             started: Instant::now(),
             options,

@@ -23,7 +23,9 @@ pub(crate) struct Shared {
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) tasks: steadfast_net::Tasks,
     /// The bytes of messages that clients have begun and not finished, on all sockets.
-    pub(crate) unfinished: AtomicUsize,
+    pub(crate) unfinished: Arc<AtomicUsize>,
+    /// The bytes of snapshots that are collected and of messages that are not sent, on all sockets.
+    pub(crate) waiting: Arc<AtomicUsize>,
     /// Only programs of this machine can connect, browsers included.
     pub(crate) is_loopback: bool,
     pub(crate) started: Instant,

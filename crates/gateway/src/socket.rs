@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use tokio::{
 
 use crate::{
     driver::{Driver, Outgoing},
+    limits::Held,
     metrics::Refused,
     websocket::{Decoder, Opcode, Received, Violation, close_payload, compress, encode},
 };
@@ -36,10 +36,10 @@ pub(crate) struct WebSocket<S = Socket> {
 }
 
 /// The messages of the client that are not complete.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Unfinished {
     /// The bytes that are counted for them.
-    bytes: usize,
+    bytes: Held,
     /// Set while there are any. Most sockets never need it for long, hence the box.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -79,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     ) -> Self {
         let mut decoder = Decoder::new(max_bytes, compresses);
         decoder.push(already_received);
+        let bytes = driver.unfinished();
         Self {
             io,
             driver,
@@ -88,7 +89,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             is_unflushed: false,
             compresses,
             phase: Phase::Open,
-            unfinished: Unfinished::default(),
+            unfinished: Unfinished {
+                bytes,
+                deadline: None,
+            },
         }
     }
 
@@ -143,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
         if !self.unsent.is_empty() {
             (self.unsent, self.written) = (Vec::new(), 0);
+            self.driver.note_unsent(0);
             self.is_unflushed = true;
         }
         if self.is_unflushed {
@@ -180,14 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// Counts what is not complete, and closes the socket if there is too much of it, or for too long.
     fn check_unfinished(&mut self, cx: &mut Context<'_>) {
-        let (before, now) = (self.unfinished.bytes, self.decoder.held_bytes());
-        let of_all = self.driver.unfinished();
-        self.unfinished.bytes = now;
-        let all = if now >= before {
-            of_all.fetch_add(now - before, Relaxed) + (now - before)
-        } else {
-            of_all.fetch_sub(before - now, Relaxed) - (before - now)
-        };
+        let (before, now) = (self.unfinished.bytes.own(), self.decoder.held_bytes());
+        let all = self.unfinished.bytes.set(now);
         // Fewer than before: a message was finished, and the time begins anew.
         if now == 0 || now < before {
             self.unfinished.deadline = None;
@@ -259,6 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 Outgoing::Cut => self.phase = Phase::Over,
             }
         }
+        self.driver.note_unsent(self.unsent.len());
         !self.unsent.is_empty()
     }
 
@@ -283,13 +283,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 Poll::Ready(_) => return Poll::Ready(()),
             }
         }
-    }
-}
-
-impl<S> Drop for WebSocket<S> {
-    fn drop(&mut self) {
-        let of_all = self.driver.unfinished();
-        of_all.fetch_sub(self.unfinished.bytes, Relaxed);
     }
 }
 

@@ -21,6 +21,10 @@ const MAX_DOCUMENTS: usize = 10_000;
 const MAX_BYTES: u64 = 8 << 20;
 
 impl Documents {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
     /// Applies a document or a change.
     pub(super) fn apply(&mut self, change: Change) {
         self.remove(&change.document_id);

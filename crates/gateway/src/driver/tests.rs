@@ -4,11 +4,15 @@ use futures_util::FutureExt as _;
 use steadfast::dial::Dialer;
 use steadfast_access::NewToken;
 use steadfast_net::Tasks;
+use steadfast_streamer::{
+    Change, Epoch, Event as Stored, Item, Operation, Position, Previous, Snapshot,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    classic::Classic,
     idempotency::Keys,
     limits::{Limits, Permits},
     options::GatewayOptions,
@@ -33,7 +37,8 @@ pub(crate) fn shared(rights: Rights, limits: Limits) -> Arc<Shared> {
         metrics: Arc::default(),
         sockets: Arc::default(),
         tasks: Tasks::new(),
-        unfinished: AtomicUsize::new(0),
+        unfinished: Arc::default(),
+        waiting: Arc::default(),
         is_loopback: true,
         started: Instant::now(),
         options,
@@ -128,4 +133,51 @@ async fn rules_that_changed_before_a_socket_opened_apply_to_it() {
         matches!(last, Some(Outgoing::Close { code: 4401, .. })),
         "{sent:?}"
     );
+}
+
+#[tokio::test]
+async fn snapshots_of_all_sockets_together_are_bounded() {
+    let shared = shared(Rights::default(), Limits::default());
+    let open = || {
+        let newcomer = Newcomer {
+            peer: Some(Peer::default()),
+            address: None,
+            permit: None,
+        };
+        let machine = Box::new(Classic::new());
+        let mut driver = Driver::new(Arc::clone(&shared), machine, SocketKind::Classic, newcomer);
+        driver.on_text(r#"{"id":"a","type":"auth","payload":{"token":"t","database":"db"}}"#);
+        driver.on_text(
+            r#"{"id":"s","type":"subscribe","payload":{"query":{"collection":"orders"},"sendSnapshot":true}}"#,
+        );
+        let follows = Position::new(Epoch(7), 1);
+        let event = Stored {
+            offset: 1,
+            database: "db".into(),
+            collection: "orders".into(),
+            document_id: "1".into(),
+            operation: Operation::Insert,
+            data: "x".repeat(1_000).into(),
+            timestamp: 5,
+            previous: Previous::Unknown,
+        };
+        let document = Snapshot::Document(Change::of(&event, "e1", None));
+        for item in [Snapshot::Begin { follows }, document] {
+            driver.step(Input::Event(Key(1), Event::Item(Item::Snapshot(item))));
+        }
+        driver
+    };
+    let first = open();
+    assert!(!first.is_closed);
+    let held = shared.waiting.load(Relaxed);
+    assert!((1_000..3_000).contains(&held), "{held}");
+    shared.waiting.fetch_add(WAITING_BYTES, Relaxed);
+    let second = open();
+    let last = second.out.back();
+    assert!(
+        matches!(last, Some(Outgoing::Close { code: 1013, .. })),
+        "{last:?}"
+    );
+    drop((first, second));
+    assert_eq!(shared.waiting.load(Relaxed), WAITING_BYTES);
 }
