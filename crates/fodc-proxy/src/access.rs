@@ -32,6 +32,17 @@ impl State {
         peer.is_ok_and(|peer| peer.may_register(&identity.node()))
     }
 
+    /// Returns true if a stream of this peer may be connected with an agent.
+    pub(super) fn may_connect(&self, peer: Option<&KnownPeer>, id: &AgentId) -> bool {
+        let Some(peer) = peer else {
+            return true;
+        };
+        let is_owned = self.agents().is_owned(id, &peer.principal());
+        let identity = self.agents().identity(id);
+        // One principal may be many nodes, told apart by the claims of its tokens.
+        is_owned && identity.is_some_and(|identity| self.may_be(Some(peer), &identity))
+    }
+
     /// Resolves when the agent of a stream may not have it any more.
     pub(super) async fn withdrawn(
         self: Arc<Self>,

@@ -86,6 +86,11 @@ pub(super) struct Removed {
     pub(super) outlived: Vec<AgentId>,
 }
 
+/// The agents that one principal may have online under one name. A node has one for each of its roles, and
+/// those whose connection broke unnoticed. Without a limit, the token of one node could take the places of
+/// all agents.
+const NODE_AGENTS_MAX: usize = 16;
+
 impl Agents {
     /// Creates the set without an agent. `end` ends the streams of all of them.
     pub(super) fn new(
@@ -114,6 +119,9 @@ impl Agents {
         request: &RegisterAgentRequest,
         owner: Option<String>,
     ) -> Result<(Displaced, CancellationToken), Refusal> {
+        if let (Some(owner), Ok(identity)) = (&owner, Identity::of(request)) {
+            self.check_node(now, owner, &identity)?;
+        }
         let displaced = self.registry.register(now, id.clone(), request)?;
         // Carried over, or an agent that registers every minute would delay a page every minute.
         let mut carried = CarriedState::default();
@@ -131,6 +139,18 @@ impl Agents {
         let entry = AgentEntry::new(now, self.limits, carried, end.clone(), counters, owner);
         self.entries.insert(id.clone(), entry);
         Ok((displaced, end))
+    }
+
+    /// Refuses a principal that has too many agents online under the name of this one.
+    fn check_node(&self, now: Time, owner: &str, newcomer: &Identity) -> Result<(), Refusal> {
+        // Registrations count, not roles: a heartbeat may still change the role of each.
+        let online = self.registry.online(now).filter(|agent| {
+            agent.identity.name == newcomer.name && self.is_owned(&agent.id, owner)
+        });
+        if online.count() >= NODE_AGENTS_MAX {
+            return Err(Refusal::NodeFull(NODE_AGENTS_MAX));
+        }
+        Ok(())
     }
 
     pub(super) fn heartbeat(

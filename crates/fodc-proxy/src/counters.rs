@@ -66,8 +66,9 @@ impl AllStreamCounters {
 pub(super) const ACCESS_REASONS: [&str; 4] = ["missing", "expired", "invalid", "forbidden"];
 
 /// The reasons for which a registration is refused.
-pub(super) const REGISTRATION_REASONS: [&str; 6] = [
+pub(super) const REGISTRATION_REASONS: [&str; 7] = [
     "full",
+    "node",
     "identity",
     "forbidden",
     "missing",

@@ -1,6 +1,6 @@
 //! The crashes that the proxy knows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use prost::Message as _;
 use steadfast_wire::fodc::StreamCrashDiagnosticsRequest;
@@ -21,15 +21,21 @@ pub(super) struct Crash {
 /// The newest crashes, each once.
 #[derive(Debug, Default)]
 pub(super) struct CrashStore {
-    crashes: BTreeMap<Key, Stored>,
-    /// The keys in the order in which they were reported last.
-    order: BTreeMap<u64, Key>,
+    // Not by the agent's id, which would repeat each crash after a reconnect (O40).
+    pods: BTreeMap<String, PodCrashes>,
     last: u64,
+    count: usize,
     bytes: usize,
 }
 
-/// The pod and the artifact. The agent's id would repeat each crash after a reconnect (O40).
-type Key = (String, String);
+/// The crashes of one pod.
+#[derive(Debug, Default)]
+struct PodCrashes {
+    by_artifact: BTreeMap<String, Stored>,
+    /// The artifacts in the order in which they were reported last.
+    order: BTreeMap<u64, String>,
+    bytes: usize,
+}
 
 #[derive(Debug)]
 struct Stored {
@@ -38,50 +44,84 @@ struct Stored {
     bytes: usize,
 }
 
-/// The crashes that are kept; of more, those that nobody reported for longest are forgotten.
+/// The crashes that are kept. Of more, the pod that has the most loses the one that was not reported for
+/// longest, so that no pod costs others theirs.
 const CRASHES_MAX: usize = 1_000;
 
-/// The encoded size of the crashes that are kept.
+/// The encoded size of the crashes that are kept. The pod that has the most bytes loses crashes.
 const BYTES_MAX: usize = 16 << 20;
 
 impl CrashStore {
     /// Adds a crash, or replaces what was known of it.
     pub(super) fn insert(&mut self, crash: Crash) {
-        let key = (
-            crash.identity.name.clone(),
-            crash.report.artifact_dir.clone(),
-        );
-        self.remove(&key);
+        let pod = crash.identity.name.clone();
+        let artifact = crash.report.artifact_dir.clone();
+        self.remove(&pod, &artifact);
         self.last += 1;
-        let bytes = crash.report.encoded_len();
-        self.order.insert(self.last, key.clone());
-        self.bytes += bytes;
         let stored = Stored {
-            crash: Arc::new(crash),
             number: self.last,
-            bytes,
+            bytes: crash.report.encoded_len(),
+            crash: Arc::new(crash),
         };
-        self.crashes.insert(key, stored);
-        while self.crashes.len() > CRASHES_MAX || self.bytes > BYTES_MAX {
-            let Some((_, oldest)) = self.order.pop_first() else {
-                break;
-            };
-            self.remove(&oldest);
+        self.count += 1;
+        self.bytes += stored.bytes;
+        self.pods.entry(pod).or_default().insert(artifact, stored);
+        while self.count > CRASHES_MAX {
+            self.forget_oldest_of_largest(|pod| pod.by_artifact.len());
+        }
+        while self.bytes > BYTES_MAX {
+            self.forget_oldest_of_largest(|pod| pod.bytes);
         }
     }
 
     /// Returns the crashes of these agents, by pod and artifact.
     pub(super) fn select(&self, filter: &Filter) -> Vec<Arc<Crash>> {
-        let crashes = self.crashes.values().map(|stored| &stored.crash);
+        let pods = self.pods.values();
+        let crashes = pods.flat_map(|pod| pod.by_artifact.values());
+        let crashes = crashes.map(|stored| &stored.crash);
         let selected = crashes.filter(|crash| filter.selects(&crash.identity));
         selected.cloned().collect()
     }
 
-    fn remove(&mut self, key: &Key) {
-        if let Some(stored) = self.crashes.remove(key) {
-            self.order.remove(&stored.number);
+    /// Forgets the crash that was not reported for longest, of the pod with the largest share.
+    fn forget_oldest_of_largest(&mut self, share: impl Fn(&PodCrashes) -> usize) {
+        let pods = self.pods.iter();
+        // Of equal pods, the one with the oldest crash.
+        let largest = pods.max_by_key(|(_, pod)| (share(pod), Reverse(pod.oldest())));
+        let oldest = largest.and_then(|(name, pod)| {
+            let (_, artifact) = pod.order.first_key_value()?;
+            Some((name.clone(), artifact.clone()))
+        });
+        if let Some((pod, artifact)) = oldest {
+            self.remove(&pod, &artifact);
+        }
+    }
+
+    fn remove(&mut self, name: &str, artifact: &str) {
+        let Some(pod) = self.pods.get_mut(name) else {
+            return;
+        };
+        if let Some(stored) = pod.by_artifact.remove(artifact) {
+            pod.order.remove(&stored.number);
+            pod.bytes -= stored.bytes;
+            self.count -= 1;
             self.bytes -= stored.bytes;
         }
+        if pod.by_artifact.is_empty() {
+            self.pods.remove(name);
+        }
+    }
+}
+
+impl PodCrashes {
+    fn insert(&mut self, artifact: String, stored: Stored) {
+        self.bytes += stored.bytes;
+        self.order.insert(stored.number, artifact.clone());
+        self.by_artifact.insert(artifact, stored);
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.order.keys().next().copied()
     }
 }
 
@@ -147,8 +187,25 @@ mod tests {
             assert!(store.bytes <= BYTES_MAX);
         }
         assert_eq!(known(&store).len(), 15);
-        assert_eq!(store.order.len(), 15);
         store.insert(crash("p", "1", "huge", BYTES_MAX));
-        assert_eq!((store.crashes.len(), store.bytes), (0, 0));
+        assert_eq!((store.pods.len(), store.count, store.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn pod_with_the_most_crashes_loses_its_own() {
+        // By number, and by size.
+        for (reports, stack) in [(2 * CRASHES_MAX, 1), (40, 1 << 20)] {
+            let mut store = CrashStore::default();
+            for pod in ["db-0", "db-1"] {
+                store.insert(crash(pod, "1", "a", 1));
+            }
+            for number in 0..reports {
+                store.insert(crash("noisy", "2", &number.to_string(), stack));
+            }
+            let known = known(&store);
+            assert_eq!(known[..2], ["db-0/a by 1", "db-1/a by 1"], "{stack}");
+            let newest = format!("noisy/{} by 2", reports - 1);
+            assert!(known.contains(&newest), "{stack}");
+        }
     }
 }

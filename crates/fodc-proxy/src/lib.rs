@@ -48,6 +48,7 @@ use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tracing::info;
 
@@ -60,6 +61,8 @@ pub struct Proxy {
     state: Arc<State>,
     grpc: SocketAddr,
     http: SocketAddr,
+    /// Ends the following of the policy file with the proxy.
+    _policy: Option<DropGuard>,
 }
 
 /// The error returned when a proxy cannot start.
@@ -178,12 +181,20 @@ impl Proxy {
         serve_agents(&state, agents, others);
         serve_http(&state, clients);
         state.tasks.spawn(tick(Arc::clone(&state)));
-        if let Some(policy) = policy {
-            let stop = state.tasks.drain_token();
-            state.tasks.spawn(policy.follow(|_| {}, stop));
-        }
+        // Not one of the proxy's tasks: a drain waits for those, and during a drain rights can still be
+        // withdrawn from responses under way.
+        let following = policy.map(|policy| {
+            let stop = CancellationToken::new();
+            tokio::spawn(policy.follow(|_| {}, stop.clone()));
+            stop.drop_guard()
+        });
         info!(%grpc, %http, "proxy is up");
-        Ok(Self { state, grpc, http })
+        Ok(Self {
+            state,
+            grpc,
+            http,
+            _policy: following,
+        })
     }
 
     /// Returns the address that agents connect to.
@@ -269,3 +280,6 @@ async fn tick(state: Arc<State>) {
         state.store.catalog.sweep_when_grown();
     }
 }
+
+#[cfg(test)]
+mod tests;

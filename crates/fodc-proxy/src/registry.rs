@@ -78,6 +78,11 @@ pub(super) enum Refusal {
     NoName,
     #[error("{NOT_THIS_NODE}")]
     Forbidden,
+    #[error(
+        "{0} agents with your credentials are registered as this node, which is the limit; end some, \
+         or wait until their heartbeats are missed"
+    )]
+    NodeFull(usize),
 }
 
 impl Refusal {
@@ -87,6 +92,7 @@ impl Refusal {
             Self::Full(_) => "full",
             Self::NoRole | Self::NoName => "identity",
             Self::Forbidden => "forbidden",
+            Self::NodeFull(_) => "node",
         }
     }
 }

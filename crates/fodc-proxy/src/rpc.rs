@@ -122,11 +122,12 @@ impl Service {
             );
             return Status::unauthenticated(NO_AGENT_ID).into_http();
         };
-        // To a peer, the agents of other principals are unknown. No agent has this id.
-        let is_foreign = peer
-            .as_ref()
-            .is_some_and(|peer| !self.state.agents().is_owned(&id, &peer.principal()));
-        let id = if is_foreign { AgentId::new("") } else { id };
+        // To a peer, the agents of others are unknown. No agent has the empty id.
+        let id = if self.state.may_connect(peer.as_ref(), &id) {
+            id
+        } else {
+            AgentId::new("")
+        };
         let opened = Opened::new(self.state.config.max_message_bytes, &id, peer);
         match name {
             "StreamMetrics" => self.run(opened, request, |mut call| async move {

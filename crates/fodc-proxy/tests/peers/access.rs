@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use steadfast_access::NewToken;
 use steadfast_fodc_proxy::{Config, Proxy, StartError};
 use steadfast_wire::fodc::{
@@ -12,7 +14,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::mpsc::{Sender, channel},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
@@ -76,6 +78,8 @@ struct Guarded {
     proxy: Proxy,
     path: PathBuf,
     tokens: HashMap<&'static str, NewToken>,
+    /// What is sent for each name.
+    bearers: HashMap<&'static str, String>,
     _folder: TempDir,
 }
 
@@ -84,8 +88,16 @@ impl Guarded {
         Self::start_with(names, POLICY, config()).await
     }
 
-    async fn start_with(names: &[&'static str], policy: &str, mut config: Config) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    async fn start_with(names: &[&'static str], policy: &str, config: Config) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), names, policy, config).await
+    }
+
+    async fn start_in(
+        folder: TempDir,
+        names: &[&'static str],
+        policy: &str,
+        mut config: Config,
+    ) -> Self {
         let path = folder.path().join("access.toml");
         let tokens: HashMap<_, _> = names
             .iter()
@@ -94,10 +106,15 @@ impl Guarded {
         let entries = tokens.iter().map(|(name, token)| token.entry(name) + "\n");
         fs::write(&path, entries.collect::<String>() + policy).unwrap();
         config.access = Some(path.clone());
+        let bearers = tokens
+            .iter()
+            .map(|(name, token)| (*name, token.reveal().to_owned()))
+            .collect();
         Self {
             proxy: crate::start_with(config).await,
             path,
             tokens,
+            bearers,
             _folder: folder,
         }
     }
@@ -105,7 +122,7 @@ impl Guarded {
     /// Returns the header of a token; none for an empty name.
     fn authorize<T>(&self, name: &str, mut request: Request<T>) -> Request<T> {
         if !name.is_empty() {
-            let token = self.tokens.get(name).map_or("unknown", NewToken::reveal);
+            let token = self.bearers.get(name).map_or("unknown", String::as_str);
             let header = format!("Bearer {token}").parse().unwrap();
             request.metadata_mut().insert("authorization", header);
         }
@@ -342,6 +359,89 @@ async fn every_stream_of_an_agent_needs_its_token() {
     };
     assert!(page.body.contains("pod_name=\"db-0\""), "{}", page.body);
     answering.abort();
+}
+
+/// Returns the part of the policy with the keys of an issuer, and a token for each of these values of the
+/// claim `pod`, all of one subject.
+fn jwt_tokens(folder: &std::path::Path, pods: &[&str]) -> (String, Vec<String>) {
+    let key = Ed25519KeyPair::generate().unwrap();
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let keys = format!(
+        r#"{{"keys":[{{"kty":"OKP","kid":"k","crv":"Ed25519","x":"{}"}}]}}"#,
+        encode(key.public_key().as_ref())
+    );
+    fs::write(folder.join("keys.json"), keys).unwrap();
+    let expires = jiff::Timestamp::now().as_second() + 600;
+    let tokens = pods.iter().map(|pod| {
+        let claims =
+            format!(r#"{{"iss":"i","aud":"a","sub":"fleet","exp":{expires},"pod":"{pod}"}}"#);
+        let header = encode(br#"{"alg":"EdDSA","kid":"k"}"#);
+        let signed = format!("{header}.{}", encode(claims.as_bytes()));
+        format!("{signed}.{}", encode(key.sign(signed.as_bytes()).as_ref()))
+    });
+    let rules = "[jwt]\nkeys = \"keys.json\"\nissuer = \"i\"\naudience = \"a\"\n";
+    (rules.to_owned(), tokens.collect())
+}
+
+#[tokio::test]
+async fn claims_decide_which_agents_streams_are_connected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, tokens) = jwt_tokens(folder.path(), &["db-0", "db-1"]);
+    let policy = POLICY.replace("$sub", "$claim.pod");
+    let policy = policy.replace("\"token:db-*\"", "\"jwt:fleet\"") + &rules;
+    let names = ["db-0", "db-1"];
+    let mut guarded = Guarded::start_in(folder, &["reader"], &policy, config()).await;
+    for (name, token) in names.into_iter().zip(tokens) {
+        guarded.bearers.insert(name, token);
+    }
+    let agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    let refused = guarded.register("db-1", pod("db-0", "r")).await;
+    assert_eq!(refused.err().unwrap().1.code(), Code::PermissionDenied);
+    each_stream!(guarded, "db-1", &agent.id, |name, call| {
+        assert!(call.is_ok(), "{name}");
+    });
+    let page = guarded.get("/self-metrics", "reader").await;
+    let line = "steadfast_proxy_unknown_agents_total 6";
+    assert!(page.has_line(line), "{}", page.body);
+    // Its own claims connect it.
+    each_stream!(guarded, "db-0", &agent.id, |name, call| {
+        assert!(call.is_ok(), "{name}");
+    });
+    let page = guarded.get("/self-metrics", "reader").await;
+    assert!(page.has_line(line), "{}", page.body);
+}
+
+#[tokio::test]
+async fn token_of_one_node_leaves_places_for_others() {
+    let mut config = config();
+    config.max_agents = 18;
+    let guarded = Guarded::start_with(&["db-0", "db-1", "reader"], POLICY, config).await;
+    let mut registered = Vec::new();
+    let mut refusals = Vec::new();
+    for number in 0..18 {
+        let first = pod("db-0", &format!("r{number}"));
+        match guarded.register("db-0", first).await {
+            Ok(agent) => registered.push(agent),
+            Err((message, status)) => refusals.push((message, status.code())),
+        }
+    }
+    assert_eq!(registered.len(), 16);
+    for (message, code) in refusals {
+        assert!(message.starts_with("16 agents with your"), "{message}");
+        assert_eq!(code, Code::Unknown);
+    }
+    guarded.register("db-1", pod("db-1", "r")).await.unwrap();
+    let page = guarded.get("/self-metrics", "reader").await;
+    let line = "steadfast_proxy_registrations_refused_total{reason=\"node\"} 2";
+    assert!(page.has_line(line), "{}", page.body);
+    // The places of agents that have left are free.
+    registered.clear();
+    let again = async {
+        while guarded.register("db-0", pod("db-0", "new")).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, again).await.unwrap();
 }
 
 #[tokio::test]
