@@ -220,7 +220,7 @@ async fn client_that_reads_nothing_delays_only_itself() {
 }
 
 #[tokio::test]
-async fn client_that_accepts_nothing_is_dropped_after_the_write_timeout() {
+async fn client_that_accepts_nothing_is_dropped_in_time() {
     let world = World::with(|options| options.write_timeout = Duration::from_millis(300)).await;
     let mut client = world.client().await;
     client.subscribe("s", orders(), false).await;

@@ -4,9 +4,18 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
+use steadfast_gateway::{
+    rights::Rights,
+    subscription::{Event, Request},
+    upstream::Upstream,
+};
+use steadfast_streamer::{Filter, Item, client::Snapshot};
 use support::{Policy, World, auth, subscribe};
 
 /// The longest time until a change of the file acts, with a margin for a busy machine.
@@ -209,4 +218,54 @@ async fn limits_of_a_principal_are_clear_refusals() {
         }
         assert!(started.elapsed() < support::SOON);
     }
+}
+
+#[tokio::test]
+async fn many_hidden_items_do_not_hold_up_other_tasks() {
+    let policy = Policy::new(&["alice"]);
+    policy.write(
+        &[("alice", "r"), ("alice", "t")],
+        &[
+            ("r", "orders", "owner == $sub"),
+            ("t", "orders", "public == true"),
+        ],
+        "",
+    );
+    let world = World::start().await;
+    for id in 0..300 {
+        let id = format!("hidden-{id:03}");
+        world.publish("orders", &id, &json!({"owner": "bob"})).await;
+    }
+    world
+        .publish("orders", "own", &json!({"owner": "alice"}))
+        .await;
+    let (rights, _) = Rights::load(Some(&policy.path())).unwrap();
+    let peer = rights.identify_token(&policy.token("alice")).unwrap();
+    let upstream = Upstream::start(support::upstream(world.server.address())).unwrap();
+    let mut handle = upstream.open(
+        Request {
+            database: "db".into(),
+            collection: "orders".into(),
+            filter: Filter::all(),
+            from: None,
+            snapshot: true,
+            left: true,
+            window: None,
+            progress: false,
+        },
+        &peer,
+    );
+    for _ in 0..2 {
+        // The acceptance, and the begin of the snapshot.
+        handle.next().await;
+    }
+    // All documents are there.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let first = std::future::poll_fn(|cx| Poll::Ready(handle.poll_next(cx))).await;
+    assert_eq!(first, Poll::Pending);
+    let Event::Item(Item::Snapshot(Snapshot::Document(own))) = support::soon(handle.next()).await
+    else {
+        panic!("no document");
+    };
+    assert_eq!(&*own.document_id, "own");
 }
