@@ -25,9 +25,9 @@ OBSERVERS = """
 
 
 class Console:
-    def __init__(self, browser, url, *, width=1280, height=900, scheme="light", token=None):
+    def __init__(self, browser, url, *, width=1280, height=900, scheme="light", token=None, script=""):
         self._context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self._context.add_init_script(OBSERVERS)
+        self._context.add_init_script(OBSERVERS + script)
         self.page = self._context.new_page()
         self.page.set_default_timeout(TIMEOUT * 1000)
         self.faults = []
@@ -91,7 +91,6 @@ class Console:
         """Watches, and waits until the gateway has acknowledged it: what follows is after that."""
         before = self.acknowledged()
         self.watch(*conditions, **options)
-        self.says("#watch-state", "^watching")
         until(lambda: self.acknowledged() > before, "the subscription is acknowledged")
 
     def whole(self):

@@ -11,7 +11,7 @@ def judge(console):
     """The numbers that the page received are those that it published, each once, in order."""
     arrivals = console.arrivals()
     assert arrivals == list(range(1, console.number("published") + 1))
-    for name in ("on the way", "twice", "out of order", "gaps"):
+    for name in ("on the way", "missing", "twice", "out of order", "gaps"):
         assert console.number(name) == 0, name
     return arrivals
 
@@ -76,27 +76,88 @@ def test_outage_is_told_in_the_list_of_what_arrives(console):
     assert console.types() == ["change", "connected", "outage", "change"]
 
 
-# Arrivals, with the numbers that are durable, and what the page makes of them.
+WHOLE = "stopped; every number arrived once and in order"
+
+# Arrivals, the numbers that are durable, gaps, and what the page makes of them.
 VERDICTS = [
-    ([1, 2, 3], 3, {"received": 3, "missing": 0, "duplicates": 0, "disordered": 0}),
-    ([1, 2, 2, 3], 3, {"received": 3, "missing": 0, "duplicates": 1, "disordered": 0}),
-    ([1, 3, 2], 3, {"received": 3, "missing": 0, "duplicates": 0, "disordered": 1}),
-    ([1, 3, 4], 4, {"received": 3, "missing": 1, "duplicates": 0, "disordered": 0}),
-    ([2, 3, 3], 5, {"received": 2, "missing": 3, "duplicates": 1, "disordered": 0}),
+    ([1, 2, 3], 3, 0, {"received": 3}, WHOLE, "good"),
+    ([1, 2, 2, 3], 3, 0, {"received": 3, "duplicates": 1}, "stopped; 1 twice", "bad"),
+    ([1, 3, 2], 3, 0, {"received": 3, "disordered": 1}, "stopped; 1 out of order", "bad"),
+    # A higher number proves the loss of one below it.
+    ([1, 3, 4], 4, 0, {"received": 3, "missing": 1}, "stopped; 1 missing", "bad"),
+    ([2, 3, 3], 5, 0, {"received": 2, "missing": 1, "duplicates": 1, "underWay": 2}, "stopped; 1 missing, 1 twice, 2 on the way", "bad"),
+    ([2, 5, 3], 5, 0, {"received": 3, "missing": 2, "disordered": 1}, "stopped; 2 missing, 1 out of order", "bad"),
     # A change may arrive before its publication is acknowledged.
-    ([1, 2, 3], 1, {"received": 3, "missing": 0, "duplicates": 0, "disordered": 0}),
-    ([], 2, {"received": 0, "missing": 2, "duplicates": 0, "disordered": 0}),
+    ([1, 2, 3], 1, 0, {"received": 3}, WHOLE, "good"),
+    ([], 2, 0, {"underWay": 2}, "stopped; 2 on the way", ""),
+    ([], 2, 1, {"underWay": 2}, "stopped; 1 gap, 2 on the way", "bad"),
+    ([1, 2], 2, 2, {"received": 2}, "stopped; 2 gaps", "bad"),
+    ([], 0, 0, {}, "stopped before the first number", ""),
 ]
 
 
 def test_page_finds_each_kind_of_fault(console):
-    script = """async ([arrivals, published]) => {
+    script = """async ([arrivals, published, gaps]) => {
         const { Numbers } = await import("./numbers.js");
         const numbers = new Numbers();
         numbers.published = published;
         arrivals.forEach((number) => numbers.arrived(number));
-        const { received, missing, duplicates, disordered } = numbers;
-        return { received, missing, duplicates, disordered };
+        const { received, missing, underWay, duplicates, disordered } = numbers;
+        return [{ received, missing, underWay, duplicates, disordered }, ...numbers.verdict(gaps)];
     }"""
-    for arrivals, published, verdict in VERDICTS:
-        assert console.page.evaluate(script, [arrivals, published]) == verdict, arrivals
+    none = dict.fromkeys(["received", "missing", "underWay", "duplicates", "disordered"], 0)
+    for arrivals, published, gaps, figures, text, kind in VERDICTS:
+        found = console.page.evaluate(script, [arrivals, published, gaps])
+        assert found == [none | figures, text, kind], (arrivals, published, gaps)
+
+
+def test_hole_does_not_make_later_numbers_slow(console):
+    script = """async () => {
+        const { Numbers } = await import("./numbers.js");
+        const numbers = new Numbers();
+        // Only the first number is missing.
+        for (let n = 2; n <= 40_000; n += 1) numbers.arrived(n);
+        const began = performance.now();
+        for (let n = 40_001; n <= 42_000; n += 1) numbers.arrived(n);
+        return performance.now() - began;
+    }"""
+    # A search through all numbers would need several seconds.
+    assert console.page.evaluate(script) < 1000
+
+
+# Requests of a method wait until a function is called.
+HELD = """
+  const send = globalThis.fetch;
+  const held = new Promise((resolve) => (globalThis.release = resolve));
+  globalThis.fetch = async (target, init) => {
+    if ((init?.method ?? "GET") === "METHOD") await held;
+    return send(target, init);
+  };
+"""
+
+
+def test_run_that_stops_before_its_first_number_proves_nothing(stage, open_console):
+    console = open_console(stage.url, script=HELD.replace("METHOD", "GET"))
+    console.show("cut")
+    console.page.click("#run")
+    console.says("#cut-state", "^starting")
+    console.page.click("#run")
+    console.says("#cut-state", "^stopping")
+    console.page.evaluate("release()")
+    console.says("#cut-state", "^stopped before the first number")
+    assert console.page.get_attribute("#cut-state", "data-kind") == ""
+
+
+def test_reason_of_an_ended_run_stays(stage, open_console):
+    console = open_console(stage.url, script=HELD.replace("METHOD", "POST"))
+    console.show("cut")
+    console.page.click("#run")
+    # A publication is under way.
+    console.says("#cut-state", "^running")
+    console.use_token("another")
+    reason = "^ended: the page connects with another token"
+    console.says("#cut-state", reason)
+    console.page.evaluate("release()")
+    console.page.wait_for_timeout(1000)
+    console.says("#cut-state", reason)
+    assert console.text("#run") == "Start"

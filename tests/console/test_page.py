@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from console import VIEWS
+from servers import until
 
 
 def busy(console):
@@ -117,6 +118,39 @@ def test_theme_is_kept_and_the_token_is_not(console):
     assert "secret-token" not in commands and "$TOKEN" in commands, commands
 
 
+# As where a browser forbids storage.
+NO_STORAGE = """
+  for (const name of ["sessionStorage", "localStorage"]) {
+    Object.defineProperty(globalThis, name, { get() { throw new DOMException("forbidden", "SecurityError"); } });
+  }
+"""
+
+
+def test_page_works_where_storage_is_forbidden(stage, open_console):
+    console = open_console(stage.url, script=NO_STORAGE)
+    console.use_token("secret-token")
+    console.publish({"id": "a"})
+    commands = console.page.eval_on_selector_all(".command pre", "all => all.map((it) => it.textContent).join()")
+    assert "$TOKEN" in commands, commands
+    console.page.click("#theme")
+    assert console.page.get_attribute("html", "data-theme") == "light"
+
+
+def test_screen_reader_is_not_addressed_by_figures(console):
+    console.show("connections")
+    console.says("#connections-state", "ready")
+    script = """(id) => {
+        globalThis.spoken = 0;
+        new MutationObserver(() => (spoken += 1)).observe(document.querySelector(id), { subtree: true, childList: true, characterData: true });
+    }"""
+    assert console.page.get_attribute("#connections-state", "role") == "status"
+    console.page.evaluate(script, "#connections-state")
+    before = console.says("#connections-gateway", "version .*, up")
+    until(lambda: console.text("#connections-gateway") != before.string, "another reading is shown")
+    assert console.page.evaluate("spoken") == 0
+    assert console.page.query_selector("[role=status] #connections-gateway, #connections-gateway[role]") is None
+
+
 POLICY = """
 [[grants]]
 role = "reader"
@@ -171,6 +205,14 @@ def test_page_shows_what_a_token_may_not(stage_with, open_console, tokens):
         reader.says(f"#{view}-state", 'for administrators: the action "admin" must be granted')
         operator.show(view)
         operator.says(f"#{view}-state", "ready")
+
+
+def test_token_that_is_refused_is_not_told_as_one_without_rights(console):
+    script = """async () => {
+        const { refusal } = await import("./shown.js");
+        return ["unauthenticated", "denied", "limit"].map((code) => refusal({ code, message: "why\\n" }, "grant it"));
+    }"""
+    assert console.page.evaluate(script) == ["the token was refused: why\\n", "denied: why\\n; grant it", "why\\n"]
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one_process", "two_processes"])

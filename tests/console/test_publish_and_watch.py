@@ -118,10 +118,11 @@ def test_text_of_others_is_shown_and_never_obeyed(console):
 
 
 def test_commands_do_what_the_page_does(console, stage):
-    name = "it's \"x\" $HOME `id`"
+    # With a line break and a backslash before an n.
+    name = "it's \"x\" $HOME `id`\n\\n"
     console.page.fill("#document", json.dumps({"id": "c1", "name": name}))
     commands = console.page.eval_on_selector_all("#publish-commands pre", "all => all.map((it) => it.textContent)")
-    console.watching('name == "' + name.replace('"', '\\"') + '"', snapshot=False)
+    console.watching("name == " + json.dumps(name), snapshot=False)
     watched = console.page.eval_on_selector_all("#watch-commands pre", "all => all.map((it) => it.textContent)")
     environment = {"PATH": f"{stage.binary.parent}:/usr/bin:/bin"}
     for number, command in enumerate(commands, 1):
@@ -135,6 +136,15 @@ def test_commands_do_what_the_page_does(console, stage):
     done = subprocess.run(["sh", "-c", subscribe], env=environment, capture_output=True, text=True, timeout=30)
     changes = [json.loads(line) for line in done.stdout.splitlines()]
     assert [change["id"] for change in changes] == ["c1", "c1"], (subscribe, done.stderr)
+    console.page.click("#delete")
+    console.says("#publish-state", "^c1 is deleted")
+    commands = console.page.eval_on_selector_all("#publish-commands pre", "all => all.map((it) => it.textContent)")
+    for left, command in enumerate(commands, 2):
+        console.publish(json.loads(console.page.input_value("#document")))
+        console.counts("watch", changes=left + 1)
+        done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, (command, done.stderr)
+        console.counts("watch", left=left)
 
 
 def test_page_loads_from_its_own_gateway_only(console, stage):

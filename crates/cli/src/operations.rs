@@ -34,8 +34,28 @@ pub(crate) struct OperationsArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HttpAddress(String);
 
+/// The address of a listener for pages, or `off` for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HttpAddressOrOff(pub(crate) Option<HttpAddress>);
+
+impl Setting for HttpAddressOrOff {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        HttpAddress::from_text(text).map(|address| Self(Some(address)))
+    }
+}
+
 impl Setting for HttpAddress {
     fn from_text(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Err(
+                "off is for a server, and one without this listener has no figures to read; write \
+                 its HOST:PORT, like 127.0.0.1:9080"
+                    .to_owned(),
+            );
+        }
         let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         match parts.map(|(_, port)| port.parse::<u16>()) {
             Some(Ok(_)) if text.parse::<Dialer>().is_ok() => Ok(Self(text.to_owned())),

@@ -26,15 +26,17 @@ use steadfast_gateway::{GatewayStatus, Status};
 use steadfast_streamer::server::operations::Report;
 use tokio::{
     select,
+    signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::model::Model;
 use crate::{
-    operations::{HttpAddress, Operations, OperationsArgs},
+    operations::{HttpAddressOrOff, Operations, OperationsArgs},
     output,
     settings::{Given, Settings},
+    signals::INTERRUPTED,
 };
 
 /// Arguments of `top`.
@@ -42,9 +44,9 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Address of a gateway, to be read in place of --operations: it has its own figures and those of its
-    /// server
+    /// server; `off`, which a server may have in the same variable, is none
     #[arg(long, env, value_name = "HOST:PORT")]
-    gateway: Option<Given<HttpAddress>>,
+    gateway: Option<Given<HttpAddressOrOff>>,
     #[command(flatten)]
     operations: OperationsArgs,
 }
@@ -107,7 +109,8 @@ const EXAMPLES: &str =
     "Keys: j k next and previous row, 1 2 3 4 lists, enter details, / filter, s sort, ? help, q quit.
 Where the output is not a terminal, one report is printed.
 
-Exit status: 0, or 1 if the output is not a terminal and the server does not answer or is not ready.
+Exit status: 0, or 1 if the output is not a terminal and the server does not answer or is not ready;
+130 after an interrupt.
 
 Examples:
   steadfast top
@@ -129,35 +132,58 @@ pub(crate) async fn run(
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let source = match settings.get(args.gateway) {
-        Some(gateway) => Source::Gateway(args.operations.resolve_gateway(gateway, &mut settings)),
-        None => Source::Server(args.operations.resolve(&mut settings)),
+        Some(HttpAddressOrOff(Some(gateway))) => {
+            Source::Gateway(args.operations.resolve_gateway(gateway, &mut settings))
+        }
+        Some(HttpAddressOrOff(None)) | None => {
+            Source::Server(args.operations.resolve(&mut settings))
+        }
     };
     settings.finish()?;
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        return report(&source).await;
+        return report(&source, stop).await;
     }
+    // Without a handler it would end the process and leave the terminal in raw mode.
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut terminal = ratatui::try_init()?;
-    let shown = watch(&source, &mut terminal, stop).await;
+    let shown = select! {
+        shown = watch(&source, &mut terminal, stop) => shown,
+        _ = hangup.recv() => Ok(()),
+    };
     ratatui::try_restore()?;
     shown.map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints one report. Rates need two readings.
-async fn report(source: &Source) -> anyhow::Result<ExitCode> {
+async fn report(source: &Source, stop: &CancellationToken) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut model = Model::new(source.address());
     let mut is_ready = false;
     for pause in [Duration::ZERO, INTERVAL] {
-        sleep(pause).await;
-        let Reading { report, gateway } = source.read().await;
-        let report = report?;
-        is_ready = report.state == "ready";
-        model.on_status(began.elapsed(), Ok(report), gateway);
+        let reading = async {
+            sleep(pause).await;
+            source.read().await
+        };
+        let Reading { report, gateway } = select! {
+            () = stop.cancelled() => return Ok(INTERRUPTED.into()),
+            reading = reading => reading,
+        };
+        let report = match report {
+            // A gateway has figures of its own to print.
+            Err(error) if gateway.is_some() => Err(last_cause(&error)),
+            report => Ok(report?),
+        };
+        is_ready = report.as_ref().is_ok_and(|report| report.state == "ready");
+        model.on_status(began.elapsed(), report, gateway);
     }
     let mut buf = Buffer::empty(REPORT);
     view::draw_report(&mut model, REPORT, &mut buf);
     output::text(&view::text(&buf))?;
     Ok(output::status(is_ready))
+}
+
+fn last_cause(error: &anyhow::Error) -> String {
+    output::causes(error).pop().unwrap_or_default()
 }
 
 async fn watch(
@@ -192,8 +218,7 @@ async fn watch(
             },
             read = &mut reading, if !reading.is_terminated() => {
                 let Reading { report, gateway } = read;
-                let last_cause = |error| output::causes(&error).pop().unwrap_or_default();
-                model.on_status(began.elapsed(), report.map_err(last_cause), gateway);
+                model.on_status(began.elapsed(), report.map_err(|error| last_cause(&error)), gateway);
             }
         }
     }

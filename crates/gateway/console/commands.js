@@ -50,14 +50,18 @@ export function watching(place, { filters, snapshot, left, from }, hasToken, str
 export function publishing(place, text, op, hasToken, streamerAddress) {
   const path = `${location.origin}${collectionPath(place)}${op === "delete" ? "?op=delete" : ""}`;
   let document = text.trim();
+  let entry = document;
   try {
-    document = JSON.stringify(JSON.parse(document));
+    const parsed = JSON.parse(document);
+    document = JSON.stringify(parsed);
+    entry = op === "delete" ? JSON.stringify({ id: parsed.id, op }) : document;
   } catch {
     // What is not JSON yet is shown as it is typed.
   }
   const published = streamer("publish", place, hasToken, streamerAddress);
   return [
-    `echo ${quoted(document)} | ${published}`,
+    // Not `echo`: that of some shells makes a line break of the characters \n.
+    `printf '%s\\n' ${quoted(entry)} | ${published}`,
     curl(hasToken, "-X", "POST", "-H", "Content-Type: application/json", "-d", document, path),
   ];
 }

@@ -10,9 +10,28 @@ const STATES = { live: "connected", connecting: "connecting", waiting: "connecti
 
 let client;
 let unwatch;
-let token = sessionStorage.getItem(KEY) ?? "";
+let token = stored();
 let down = null;
 const observers = [];
+
+// A browser may forbid storage. The token then lasts as long as the page.
+function stored() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function store() {
+  try {
+    // For this tab only, and gone with it.
+    if (token === "") sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
+  } catch {
+    // See above.
+  }
+}
 
 /** Returns the connection. */
 export function connection() {
@@ -86,9 +105,7 @@ export function startConnection() {
   by("token-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     token = by("token").value.trim();
-    // For this tab only, and gone with it.
-    if (token === "") sessionStorage.removeItem(KEY);
-    else sessionStorage.setItem(KEY, token);
+    store();
     report("onRenew");
     // The end of the old connection is no state of the new one.
     unwatch();

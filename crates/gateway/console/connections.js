@@ -57,15 +57,17 @@ function showTables({ gateway, streamer }) {
 
 function stateOf({ gateway, streamer, problem }) {
   const open = `sockets: ${grouped(gateway.figures.sockets)}, subscriptions: ${grouped(gateway.figures.subscriptions)}`;
-  const up = `gateway ${shown(gateway.server)}, version ${shown(gateway.version)}, up ${duration(gateway.uptimeSeconds * 1000)}`;
-  if (!streamer) return [`${up}; ${open}; no figures of the Streamer: ${shown(problem ?? "unknown")}`, "bad"];
+  if (!streamer) return [`${open}; no figures of the Streamer: ${shown(problem ?? "unknown")}`, "bad"];
   const problems = [`Streamer ${shown(streamer.state)}`, ...streamer.problems.map(shown)].join("; ");
-  return [`${up}; ${open}; ${problems}`, streamer.state === "ready" ? "" : "bad"];
+  return [`${open}; ${problems}`, streamer.state === "ready" ? "" : "bad"];
 }
 
 function onFigures(readings) {
   const last = readings.at(-1);
   say("connections-state", ...stateOf(last));
+  const { server, version, uptimeSeconds } = last.gateway;
+  // Not a part of the state: a screen reader would speak once a second.
+  say("connections-gateway", `gateway ${shown(server)}, version ${shown(version)}, up ${duration(uptimeSeconds * 1000)}`);
   showTables(last);
   for (const [name, figure] of RECOVERY) {
     const value = last.streamer?.figures?.[figure];

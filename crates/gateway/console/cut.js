@@ -4,7 +4,7 @@ import { commandList, watching } from "./commands.js";
 import { connection, hasToken, observe, place, query } from "./connection.js";
 import { by, counts, eachFrame, say, table, write } from "./dom.js";
 import { Numbers } from "./numbers.js";
-import { duration, grouped, shown } from "./shown.js";
+import { duration, grouped, refusal, shown } from "./shown.js";
 import { streamerAddress } from "./status.js";
 
 /** A run ends after this many numbers. */
@@ -26,17 +26,14 @@ function drawNow() {
   const { numbers } = run;
   setCount("published", grouped(numbers.published));
   setCount("received", grouped(numbers.received));
-  setCount("on the way", grouped(numbers.missing));
+  setCount("on the way", grouped(numbers.underWay));
+  setCount("missing", grouped(numbers.missing), numbers.missing > 0 ? "bad" : "good");
   setCount("twice", grouped(numbers.duplicates), numbers.duplicates > 0 ? "bad" : "good");
   setCount("out of order", grouped(numbers.disordered), numbers.disordered > 0 ? "bad" : "good");
   setCount("gaps", grouped(run.gaps), run.gaps > 0 ? "bad" : "good");
   setCount("cuts", grouped(run.cuts));
   write(by("arrivals"), numbers.arrivals.join(" "));
-  if (run.isOver && !run.failed) {
-    const whole = numbers.missing === 0 && numbers.duplicates + numbers.disordered + run.gaps === 0;
-    const text = whole ? "stopped; every number arrived once and in order" : `stopped; ${grouped(numbers.missing)} numbers are on the way`;
-    say("cut-state", text, whole ? "good" : "");
-  }
+  if (run.isOver && !run.failed) say("cut-state", ...numbers.verdict(run.gaps));
 }
 
 function drawOutages() {
@@ -76,9 +73,8 @@ function failed(current, error) {
   if (run !== current || current.ended) return;
   end(current);
   current.failed = true;
-  const denied = error.code === "denied" || error.code === "unauthenticated";
-  const remedy = denied ? '; this view needs the actions "subscribe" and "publish" on the collection' : "";
-  say("cut-state", `ended: ${shown(error.message)}${remedy}`, "bad");
+  const needed = 'this view needs the actions "subscribe" and "publish" on the collection';
+  say("cut-state", `ended: ${refusal(error, needed)}`, "bad");
 }
 
 async function start() {
@@ -100,6 +96,7 @@ async function start() {
     say("cut-state", `running as ${name}; cut the connection whenever you like`, "good");
     watchNumbers(current).catch((error) => failed(current, error));
     await publishNumbers(current);
+    if (current.ended) return;
     // The last publication is acknowledged after a person stopped the run.
     current.isOver = true;
     stop(current);
@@ -113,7 +110,7 @@ function stop(current) {
   current.publishing = false;
   if (run !== current) return;
   running(false);
-  say("cut-state", "stopping");
+  if (!current.isOver) say("cut-state", "stopping");
   draw();
 }
 
@@ -136,7 +133,7 @@ function showCommand() {
 
 /** Prepares the view. */
 export function startCut() {
-  setCount = counts("cut-counts", ["published", "received", "on the way", "twice", "out of order", "gaps", "cuts"]);
+  setCount = counts("cut-counts", ["published", "received", "on the way", "missing", "twice", "out of order", "gaps", "cuts"]);
   showCommands = commandList(by("cut-commands"), 2);
   drawOutages();
   by("cut-form").addEventListener("submit", (event) => {
@@ -164,7 +161,10 @@ export function startCut() {
       drawOutages();
     },
     onRenew() {
-      if (run) end(run);
+      if (run && !run.ended) {
+        end(run);
+        if (!run.isOver) say("cut-state", "ended: the page connects with another token");
+      }
       showCommand();
     },
   });

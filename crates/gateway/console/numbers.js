@@ -1,5 +1,7 @@
 // Judges whether each published number arrived once and in order. It has no clock and no page.
 
+import { grouped } from "./shown.js";
+
 /** The numbers that are kept in the order of their arrival. */
 const ARRIVALS_MAX = 2_000;
 
@@ -14,6 +16,8 @@ export class Numbers {
   #whole = 0;
   /** Numbers that arrived beyond it. */
   #beyond = new Set();
+  /** The highest number that arrived. */
+  #highest = 0;
 
   /** Takes the number of a change. */
   arrived(number) {
@@ -23,7 +27,8 @@ export class Numbers {
       this.duplicates += 1;
       return;
     }
-    if (this.#beyond.size > 0 && number < Math.max(...this.#beyond)) this.disordered += 1;
+    if (number < this.#highest) this.disordered += 1;
+    this.#highest = Math.max(this.#highest, number);
     this.#beyond.add(number);
     while (this.#beyond.delete(this.#whole + 1)) this.#whole += 1;
   }
@@ -32,9 +37,29 @@ export class Numbers {
     return this.#whole + this.#beyond.size;
   }
 
-  /** The numbers that are durable and have not arrived. A number may arrive before its acknowledgement. */
+  /** The numbers that have not arrived, though a higher one has. */
   get missing() {
-    const late = [...this.#beyond].filter((number) => number <= this.published).length;
-    return Math.max(0, this.published - this.#whole - late);
+    return this.#highest - this.received;
+  }
+
+  /** The numbers that are durable and may still arrive in order. A number may arrive before its acknowledgement. */
+  get underWay() {
+    return Math.max(0, this.published - this.#highest);
+  }
+
+  /** Returns the verdict on a run that publishes no more, as a text and its kind. */
+  verdict(gaps) {
+    const faults = [
+      [this.missing, "missing"],
+      [this.duplicates, "twice"],
+      [this.disordered, "out of order"],
+      [gaps, gaps === 1 ? "gap" : "gaps"],
+    ].filter(([count]) => count > 0);
+    const found = this.underWay > 0 ? [...faults, [this.underWay, "on the way"]] : faults;
+    const text = found.map(([count, what]) => `${grouped(count)} ${what}`).join(", ");
+    if (faults.length > 0) return [`stopped; ${text}`, "bad"];
+    if (this.underWay > 0) return [`stopped; ${text}`, ""];
+    if (this.published === 0) return ["stopped before the first number", ""];
+    return ["stopped; every number arrived once and in order", "good"];
   }
 }

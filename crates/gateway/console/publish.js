@@ -4,7 +4,7 @@ import { commandList, publishing } from "./commands.js";
 import { hasToken, observe, place, query } from "./connection.js";
 import { by, say, write } from "./dom.js";
 import { exampleDocument, parsedDocument } from "./example.js";
-import { duration, shown } from "./shown.js";
+import { duration, refusal, shown } from "./shown.js";
 import { streamerAddress } from "./status.js";
 
 let showCommands;
@@ -50,9 +50,8 @@ async function send(verb) {
     const what = verb === "delete" ? "deleted" : "durable";
     say("publish-state", `${shown(document.id)} is ${what} after ${took}, at ${shown(position ?? "an unknown position")}`, "good");
   } catch (error) {
-    const denied = error.code === "denied" || error.code === "unauthenticated";
-    const remedy = denied ? '; the action "publish" must be granted to this token' : "";
-    say("publish-state", `not published: ${shown(error.message)}${remedy}`, "bad");
+    const text = refusal(error, 'the action "publish" must be granted to this token');
+    say("publish-state", `not published: ${text}`, "bad");
   }
 }
 

@@ -41,3 +41,9 @@ export function size(bytes) {
   for (; bytes >= 1024 && unit < units.length - 1; unit += 1) bytes /= 1024;
   return unit === 0 ? `${bytes} B` : `${bytes.toFixed(1)} ${units[unit]}`;
 }
+
+/** Returns the text of an error of the gateway; `needed` names the actions that a person lacks if it is denied. */
+export function refusal({ code, message }, needed) {
+  if (code === "unauthenticated") return `the token was refused: ${shown(message)}`;
+  return code === "denied" ? `denied: ${shown(message)}; ${needed}` : shown(message);
+}

@@ -5,7 +5,7 @@ import { hasToken, observe, place, query } from "./connection.js";
 import { by, counts, say, write } from "./dom.js";
 import { conditions, located } from "./filters.js";
 import { List } from "./list.js";
-import { duration, grouped, shown, shownJson } from "./shown.js";
+import { duration, grouped, refusal, shown, shownJson } from "./shown.js";
 import { streamerAddress } from "./status.js";
 
 const COUNTED = { change: "changes", document: "documents", left: "left", gap: "gaps", resync: "resyncs" };
@@ -69,8 +69,14 @@ async function watch() {
     const opened = query(asked.filters).changes(begin);
     subscription = opened;
     running(true);
-    say("watch-state", `watching ${shown(database)}/${shown(collection)}`, "good");
-    for await (const item of opened) onItem(item);
+    const where = `${shown(database)}/${shown(collection)}`;
+    // The client does not say when the gateway has acknowledged it; an item is the first proof.
+    say("watch-state", `subscribing to ${where}; nothing has arrived yet`);
+    for await (const item of opened) {
+      if (subscription !== opened) break;
+      say("watch-state", `watching ${where}`, "good");
+      onItem(item);
+    }
     if (subscription === opened) stopped("stopped");
   } catch (error) {
     subscription = null;
@@ -83,10 +89,8 @@ function onRefused(error, filters) {
   if (error.code === "invalid" && filters.length > 0) {
     write(by("filters-fault"), located(error.message, filters));
     say("watch-state", "a condition is not valid, see above", "bad");
-  } else if (error.code === "denied" || error.code === "unauthenticated") {
-    say("watch-state", `denied: ${shown(error.message)}; the action "subscribe" must be granted to this token`, "bad");
   } else {
-    say("watch-state", shown(error.message), "bad");
+    say("watch-state", refusal(error, 'the action "subscribe" must be granted to this token'), "bad");
   }
 }
 

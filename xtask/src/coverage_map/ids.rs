@@ -19,7 +19,7 @@ const FAMILIES: [(&str, usize); 19] = [
     // What `steadfast.v1` and the gateway's HTTP promise.
     ("api:A", 12),
     // What the console promises.
-    ("con:C", 8),
+    ("con:C", 9),
     // What an operator of the Streamer meets.
     ("ops:O", 23),
     // What a stranger must not be able to do.

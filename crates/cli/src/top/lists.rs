@@ -113,7 +113,7 @@ impl List {
         match self {
             Self::Streams => "none: every subscriber is live and has taken everything",
             Self::Filters => "none: no filter had to be evaluated yet",
-            Self::Lags => "none: the server has no streams by their lag",
+            Self::Lags => "none: the server reports no lag figures",
             Self::Sockets => "none: no client is connected to the gateway",
         }
     }
@@ -204,7 +204,7 @@ fn stream(stream: &SlowStream) -> Row {
 /// Returns the reading of docs/operations.md, "The slow subscriber".
 fn cause(stream: &SlowStream) -> &'static str {
     if stream.without_credit > 0 {
-        "its application takes nothing; look there"
+        "the subscriber grants no credit; check its application"
     } else if stream.blocked_seconds >= 1.0 {
         "the peer, or the network to it, takes no bytes"
     } else if stream.behind > 0 {

@@ -14,7 +14,10 @@ pub(super) fn lines(model: &Model) -> Vec<(&'static str, String)> {
     let gateway = model.gateway.as_ref();
     let gateway = gateway.map(|it| ("gateway", gateway_line(it, &model.gateway_rates)));
     let Some(report) = &model.report else {
-        let server = format!("{}, not reached yet", model.address);
+        let server = match gateway {
+            Some(_) => "no figures of it yet".to_owned(),
+            None => format!("{}, not reached yet", model.address),
+        };
         return [("server", server)].into_iter().chain(gateway).collect();
     };
     let figures = Figures {

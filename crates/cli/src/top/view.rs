@@ -18,7 +18,7 @@ use super::{
     model::{Mode, Model},
     summary,
 };
-use crate::units::readable;
+use crate::{streamer::status::shown, units::readable};
 
 /// The width of the names of the summary.
 const NAME_WIDTH: u16 = 10;
@@ -85,7 +85,15 @@ pub(super) fn draw(model: &Model, now: Duration, area: Rect, buf: &mut Buffer) {
 
 /// Draws what stands on the screen without a person: the figures, and the lists one below another.
 pub(super) fn draw_report(model: &mut Model, area: Rect, buf: &mut Buffer) {
-    let lines = wrapped(summary::lines(model), area.width);
+    let mut lines = summary::lines(model);
+    // In place of the last line of a screen.
+    lines.extend(
+        model
+            .away
+            .iter()
+            .map(|away| ("problem", shown(&away.reason))),
+    );
+    let lines = wrapped(lines, area.width);
     let mut rest = area;
     let mut take = |height: usize| {
         let height = (height as u16).min(rest.height);

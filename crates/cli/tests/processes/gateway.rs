@@ -190,3 +190,20 @@ async fn top_reads_a_gateway_and_its_server() {
         assert!(report.stdout.contains(expected), "{expected}: {report:?}");
     }
 }
+
+#[tokio::test]
+async fn top_prints_what_a_gateway_has_without_its_server() {
+    let line = "gateway --streamer 127.0.0.1:9 --listen 127.0.0.1:0";
+    let mut gateway = Server::spawn(steadfast(&words(line))).await;
+    let address = opened(&mut gateway).await;
+    let report = run(&words(&format!("top --gateway {address}")), None).await;
+    assert_eq!(report.code, Some(1), "{report:?}");
+    for expected in [
+        "server    no figures of it yet",
+        "0 sockets with 0 subscriptions; 0/s items",
+        "problem   ",
+        "newest sockets\nnone",
+    ] {
+        assert!(report.stdout.contains(expected), "{expected}: {report:?}");
+    }
+}

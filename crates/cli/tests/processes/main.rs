@@ -27,6 +27,7 @@ mod replay_damage;
 mod settings;
 mod streamer;
 mod tls;
+mod top;
 mod unfinished;
 
 // A database node with scripted services, which the agent's own tests have as well.
