@@ -13,11 +13,11 @@ use steadfast_session::Time;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    limits::{Held, MessageRate, client_key},
+    limits::{Held, MessageRate},
     machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
-    shared::Shared,
+    shared::{Counted, Shared},
     sockets::OpenSocket,
     subscription::{End, EndCode, Event, Request},
     upstream::Handle,
@@ -53,7 +53,7 @@ struct Slot {
     key: Key,
     handle: Handle,
     is_paused: bool,
-    _permit: KeyedPermit,
+    _counted: Counted,
 }
 
 #[derive(Debug)]
@@ -466,28 +466,15 @@ impl Driver {
             let text = format!("a socket may have {max} subscriptions");
             return Err(End::new(EndCode::Limit, text));
         }
-        let peer = self
-            .peer
-            .as_ref()
-            .filter(|_| self.shared.rights.is_restricted());
-        let name = peer.map(|peer| peer.principal().name);
-        let of_client = client_key(name.as_deref(), self.address);
-        let permit = self.shared.permits.subscription(of_client).ok_or_else(|| {
-            let max = limits.subscriptions_per_principal;
-            self.shared.metrics.refuse(Refused::PrincipalSubscriptions);
-            End::new(
-                EndCode::Limit,
-                format!("a client may have {max} subscriptions on all its sockets"),
-            )
-        })?;
-        self.shared.metrics.subscriptions.fetch_add(1, Relaxed);
+        let client = self.shared.client(self.peer.as_ref(), self.address);
+        let counted = self.shared.count_subscription(client)?;
         let own = &self.socket.signals.figures.subscriptions;
         own.fetch_add(1, Relaxed);
         self.slots.push(Slot {
             key,
             handle,
             is_paused: false,
-            _permit: permit,
+            _counted: counted,
         });
         Ok(())
     }
@@ -510,8 +497,6 @@ impl Driver {
     }
 
     fn count_dropped(&self, dropped: usize) {
-        let open = &self.shared.metrics.subscriptions;
-        open.fetch_sub(dropped as u64, Relaxed);
         let own = &self.socket.signals.figures.subscriptions;
         own.fetch_sub(dropped as u32, Relaxed);
     }

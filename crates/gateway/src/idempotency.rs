@@ -8,10 +8,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
+use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits, RequestRate, RequestRates};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The keys of recent requests, and the connections of requests under way.
@@ -19,6 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Keys {
     known: Mutex<Known>,
     connections: Arc<Semaphore>,
+    /// Those of each client.
+    shares: Arc<KeyedPermits>,
+    /// The new keys of each client: a Streamer remembers the producer of each for days.
+    rates: RequestRates,
 }
 
 /// A request under way.
@@ -26,6 +32,7 @@ pub(crate) struct Keys {
 pub(crate) struct Claim {
     producer: String,
     _connection: OwnedSemaphorePermit,
+    _share: KeyedPermit,
 }
 
 /// The bodies of recent keys, so that a key with another body is noticed.
@@ -41,6 +48,8 @@ struct Known {
 pub(crate) enum ClaimError {
     #[error("too many requests with idempotency keys at once")]
     TooMany,
+    #[error("too many new idempotency keys; publish several documents at once")]
+    TooManyNew,
     #[error("this idempotency key was used with another body or operation")]
     AnotherBody,
 }
@@ -50,6 +59,15 @@ type Hash = [u8; 32];
 /// The most requests with keys that publish at once: each has a connection to a Streamer.
 const MAX_CONNECTIONS: usize = 64;
 
+/// The most of them for one client.
+const CLIENT_CONNECTIONS: usize = 16;
+
+/// The new keys of one client: at once, and per second after that.
+const NEW_KEYS: RequestRate = RequestRate {
+    burst: NonZeroU32::new(2_000).expect("not zero"),
+    per_second: NonZeroU32::new(20).expect("not zero"),
+};
+
 /// The most keys that are remembered: 100 bytes each.
 const MAX_KNOWN: usize = 16_384;
 
@@ -58,6 +76,8 @@ impl Default for Keys {
         Self {
             known: Mutex::default(),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            shares: KeyedPermits::new(CLIENT_CONNECTIONS),
+            rates: RequestRates::new(NEW_KEYS),
         }
     }
 }
@@ -66,6 +86,7 @@ impl Keys {
     /// Returns the claim of a request: the principal, the collection and the key are `parts`.
     pub(crate) fn claim(
         &self,
+        client: &ClientKey,
         parts: &[&str],
         is_delete: bool,
         body: &[u8],
@@ -73,15 +94,24 @@ impl Keys {
         let key = hash(parts.iter().map(|part| part.as_bytes()));
         let is_delete = [u8::from(is_delete)];
         let body = hash([&is_delete[..], body]);
+        let share = self.shares.try_acquire(client.clone());
+        let share = share.ok_or(ClaimError::TooMany)?;
         let connection = Arc::clone(&self.connections).try_acquire_owned();
         let connection = connection.map_err(|_| ClaimError::TooMany)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.admit(key, body) {
-            return Err(ClaimError::AnotherBody);
+        match known.bodies.get(&key) {
+            Some(known) if *known == body => {}
+            Some(_) => return Err(ClaimError::AnotherBody),
+            None => {
+                let checked = self.rates.check(client);
+                checked.map_err(|_| ClaimError::TooManyNew)?;
+                known.insert(key, body);
+            }
         }
         Ok(Claim {
             producer: format!("idempotent-{}", hex(&hash([&key[..], &body[..]]))),
             _connection: connection,
+            _share: share,
         })
     }
 }
@@ -94,11 +124,8 @@ impl Claim {
 }
 
 impl Known {
-    /// Remembers a key, unless it is known with another body.
-    fn admit(&mut self, key: Hash, body: Hash) -> bool {
-        if let Some(known) = self.bodies.get(&key) {
-            return *known == body;
-        }
+    /// Remembers a new key.
+    fn insert(&mut self, key: Hash, body: Hash) {
         if self.order.len() == MAX_KNOWN
             && let Some(oldest) = self.order.pop_front()
         {
@@ -106,7 +133,6 @@ impl Known {
         }
         self.order.push_back(key);
         self.bodies.insert(key, body);
-        true
     }
 }
 
@@ -138,7 +164,8 @@ mod tests {
         is_delete: bool,
         body: &str,
     ) -> Result<String, String> {
-        let claim = keys.claim(parts, is_delete, body.as_bytes());
+        let client = ClientKey::Principal(parts[0].into());
+        let claim = keys.claim(&client, parts, is_delete, body.as_bytes());
         claim
             .map(|claim| claim.producer().to_owned())
             .map_err(|error| format!("{error:?}"))
@@ -179,7 +206,9 @@ mod tests {
         assert!(of("k", "y").unwrap_err().contains("AnotherBody"));
         of("k", "x").unwrap();
         for other in 0..MAX_KNOWN {
-            of(&format!("o{other}"), "x").unwrap();
+            // Each of another client, as none may have so many.
+            let parts = [&format!("p{other}"), "d", "c", "k"];
+            producer(&keys, &parts, false, "x").unwrap();
         }
         of("k", "y").unwrap();
         let known = keys.known.lock().unwrap();
@@ -192,10 +221,38 @@ mod tests {
     #[test]
     fn requests_beyond_the_connections_are_refused() {
         let keys = Keys::default();
-        let claim = |n: usize| keys.claim(&[&n.to_string()], false, b"x");
-        let mut claims: Vec<_> = (0..MAX_CONNECTIONS).map(|n| claim(n).unwrap()).collect();
-        assert!(claim(MAX_CONNECTIONS).is_err());
+        let claim = |client: usize, n: usize| {
+            let (client, n) = (client.to_string(), n.to_string());
+            let key = ClientKey::Principal(client.as_str().into());
+            keys.claim(&key, &[&client, &n], false, b"x")
+        };
+        // One client has its share and no more, and leaves the others theirs.
+        let of_client = |client| (0..CLIENT_CONNECTIONS).map(move |n| (client, n));
+        let clients = MAX_CONNECTIONS / CLIENT_CONNECTIONS;
+        let mut claims = Vec::new();
+        for client in 0..clients {
+            claims.extend(of_client(client).map(|(client, n)| claim(client, n).unwrap()));
+            assert!(claim(client, CLIENT_CONNECTIONS).is_err());
+        }
+        assert!(claim(clients, 0).is_err());
         claims.pop();
-        claim(MAX_CONNECTIONS).unwrap();
+        claim(clients, 0).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_keys_of_a_client_are_limited_and_known_ones_are_not() {
+        let keys = Keys::default();
+        let of = |client: &str, key: u32| producer(&keys, &[client, &key.to_string()], false, "x");
+        let burst = NEW_KEYS.burst.get();
+        for key in 0..burst {
+            of("greedy", key).unwrap();
+        }
+        let refused = of("greedy", burst).unwrap_err();
+        assert_eq!(refused, "TooManyNew");
+        of("greedy", 0).unwrap();
+        of("other", burst).unwrap();
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let accepted = (burst..).take_while(|key| of("greedy", *key).is_ok());
+        assert_eq!(accepted.count(), NEW_KEYS.per_second.get() as usize);
     }
 }

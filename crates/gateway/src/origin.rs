@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
-use crate::{metrics::Refused, shared::Shared};
+use crate::{http::refused_origin, metrics::Refused, shared::Shared};
 
 /// The headers that pages of other hosts may send.
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, last-event-id";
@@ -29,7 +29,7 @@ pub(crate) async fn check(
     let is_local = !shared.is_loopback || is_local(headers, uri, allowed);
     if !is_local || !is_allowed(headers, uri, allowed) {
         shared.metrics.refuse(Refused::Origin);
-        return (StatusCode::FORBIDDEN, "origin not allowed").into_response();
+        return refused_origin(uri.path());
     }
     let Some(origin) = headers.get(header::ORIGIN).cloned() else {
         let mut response = next.run(request).await;

@@ -1,6 +1,6 @@
 //! Who a client is, and what it may see: crate `access`, with the policy file of the gateway.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{future::pending, path::Path, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap};
 use steadfast_access::{Action, Decision, Faults, Refused};
@@ -10,6 +10,7 @@ use steadfast_streamer::{
     filter::{Document, Selection, evaluate},
     server::{policy_filter, policy_source},
 };
+use tokio::time::sleep;
 
 use crate::machine::Principal;
 
@@ -102,6 +103,19 @@ impl Peer {
     #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
         self.0.as_ref()?.expires_in()
+    }
+
+    /// Resolves when the credentials expire, with the refusal that follows.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub(crate) async fn expired(&self) -> Refused {
+        match self.expires_in() {
+            Some(left) => sleep(left).await,
+            None => pending().await,
+        }
+        Refused::ExpiredToken
     }
 
     /// Returns the documents of a collection that the client may see; `None` if it may see none.

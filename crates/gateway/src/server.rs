@@ -187,6 +187,10 @@ fn router(shared: Arc<Shared>, connections: OpenConnections) -> Router {
         .fallback(asset)
         .layer(middleware::from_fn_with_state(
             Arc::clone(&shared),
+            http::check,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&shared),
             origin::check,
         ))
         .with_state(shared)

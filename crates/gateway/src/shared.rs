@@ -1,13 +1,26 @@
 //! What all requests and sockets of a gateway share.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
+use steadfast_net::{ClientKey, KeyedPermit};
 use steadfast_session::Time;
 use tokio::time::Instant;
 
 use crate::{
-    idempotency::Keys, limits::Permits, metrics::Metrics, options::GatewayOptions, rights::Rights,
-    sockets::Sockets, upstream::Upstream,
+    idempotency::Keys,
+    limits::{Permits, client_key},
+    metrics::{Metrics, Refused},
+    options::GatewayOptions,
+    rights::{Peer, Rights},
+    sockets::Sockets,
+    subscription::{End, EndCode},
+    upstream::Upstream,
 };
 
 /// What all requests and sockets of a gateway share.
@@ -31,7 +44,42 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
 }
 
+/// A subscription that counts for the limit of its client and for the metrics, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    metrics: Arc<Metrics>,
+    _permit: KeyedPermit,
+}
+
 impl Shared {
+    /// Returns the client that limits are counted for: its principal, or its address if there are none.
+    pub(crate) fn client(&self, peer: Option<&Peer>, address: Option<IpAddr>) -> ClientKey {
+        let peer = peer.filter(|_| self.rights.is_restricted());
+        let name = peer.map(|peer| peer.principal().name);
+        client_key(name.as_deref(), address)
+    }
+
+    /// Counts a subscription.
+    ///
+    /// # Errors
+    ///
+    /// If its client has as many as it may.
+    pub(crate) fn count_subscription(&self, client: ClientKey) -> Result<Counted, End> {
+        let permit = self.permits.subscription(client).ok_or_else(|| {
+            let max = self.options.limits.subscriptions_per_principal;
+            self.metrics.refuse(Refused::PrincipalSubscriptions);
+            End::new(
+                EndCode::Limit,
+                format!("a client may have {max} subscriptions on all its sockets"),
+            )
+        })?;
+        self.metrics.subscriptions.fetch_add(1, Relaxed);
+        Ok(Counted {
+            metrics: Arc::clone(&self.metrics),
+            _permit: permit,
+        })
+    }
+
     /// Returns the time of the machines.
     pub(crate) fn now(&self) -> Time {
         Time::ZERO + self.started.elapsed()
@@ -40,5 +88,11 @@ impl Shared {
     /// Returns the moment at which the machines have a time.
     pub(crate) fn instant(&self, at: Time) -> Instant {
         self.started + at.since(Time::ZERO)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.subscriptions.fetch_sub(1, Relaxed);
     }
 }

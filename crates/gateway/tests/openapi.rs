@@ -311,6 +311,7 @@ async fn ask_without_rights(it: &mut Description) {
     let world = World::with(|options| {
         options.access = Some(path);
         options.limits.sockets_per_principal = 1;
+        options.limits.subscriptions_per_principal = 1;
     })
     .await;
     let gateway = world.gateway.address();
@@ -333,6 +334,10 @@ async fn ask_without_rights(it: &mut Description) {
     let _open = Open::request(gateway, ("GET", &other), &events, "").await;
     let limit = request(gateway, ("GET", &other), &events, "").await;
     it.judge(CHANGES, "get", &limit);
+    let documents = other.strip_suffix("/changes").unwrap();
+    let limit = request(gateway, ("GET", documents), &alice, "").await;
+    assert_eq!(limit.status, 429);
+    it.judge(COLLECTION, "get", &limit);
 }
 
 /// What a gateway does whose Streamer is gone.

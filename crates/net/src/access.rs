@@ -161,9 +161,16 @@ impl KnownPeer {
     ///
     /// # Errors
     ///
-    /// If they do not accept its credentials.
+    /// If they do not accept its credentials, or if these have expired.
     pub fn recheck(self, access: &Arc<Access>) -> Result<Self, Refused> {
-        if self.is_local || Arc::ptr_eq(&self.access, access) {
+        if self.is_local {
+            return Ok(self);
+        }
+        // Also under the same rules: time has passed.
+        if self.expires_in() == Some(Duration::ZERO) {
+            return Err(Refused::ExpiredToken);
+        }
+        if Arc::ptr_eq(&self.access, access) {
             return Ok(self);
         }
         Ok(Self {

@@ -3,7 +3,7 @@ use std::{fmt::Write as _, time::Duration};
 use futures_util::FutureExt as _;
 use steadfast::dial::Dialer;
 use steadfast_access::NewToken;
-use steadfast_net::Tasks;
+use steadfast_net::{Tasks, access::PolicyFile};
 use steadfast_streamer::{
     Change, Epoch, Event as Stored, Item, Operation, Position, Previous, Snapshot,
 };
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     classic::Classic,
+    http::Stream,
     idempotency::Keys,
     limits::{Limits, Permits},
     options::GatewayOptions,
@@ -46,13 +47,98 @@ pub(crate) fn shared(rights: Rights, limits: Limits) -> Arc<Shared> {
 }
 
 pub(crate) fn driver(shared: &Arc<Shared>, peer: Peer) -> Driver {
+    driver_of(shared, Box::new(Session::default()), SocketKind::V1, peer)
+}
+
+fn driver_of(
+    shared: &Arc<Shared>,
+    machine: Box<dyn Machine>,
+    kind: SocketKind,
+    peer: Peer,
+) -> Driver {
     let newcomer = Newcomer {
         peer: Some(peer),
         address: None,
         permit: None,
     };
-    let machine = Box::new(Session::default());
-    Driver::new(Arc::clone(shared), machine, SocketKind::V1, newcomer)
+    Driver::new(Arc::clone(shared), machine, kind, newcomer)
+}
+
+/// A policy file with the tokens of two principals, who may do everything with every collection.
+pub(crate) struct Tokens {
+    folder: tempfile::TempDir,
+    all: [(&'static str, NewToken); 2],
+}
+
+impl Tokens {
+    pub(crate) fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            all: ["alice", "bob"].map(|name| (name, NewToken::generate().unwrap())),
+        }
+    }
+
+    /// Writes a file with the token of Alice that expires after a while.
+    pub(crate) fn expiring(lifetime: Duration) -> Self {
+        let tokens = Self::new();
+        let until = jiff::Timestamp::now() + lifetime;
+        tokens.write(&["alice"], &format!("expires = {until}"));
+        tokens
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("access.toml")
+    }
+
+    /// Writes a file with the tokens of these principals, each with `more`.
+    fn write(&self, names: &[&str], more: &str) {
+        let mut text = String::new();
+        for (name, token) in self.all.iter().filter(|(name, _)| names.contains(name)) {
+            writeln!(text, "{}\n{more}", token.entry(name)).unwrap();
+        }
+        text += "[[grants]]\nrole = 'r'\ndatabases = ['*']\ncollections = ['*']\n\
+                 actions = ['subscribe', 'publish']\n\
+                 [[members]]\nroles = ['r']\nprincipals = ['token:alice', 'token:bob']\n";
+        std::fs::write(self.path(), text).unwrap();
+    }
+
+    pub(crate) fn load(&self) -> (Rights, PolicyFile) {
+        let (rights, file) = Rights::load(Some(&self.path())).unwrap();
+        (rights, file.unwrap())
+    }
+
+    /// Returns the token of Alice.
+    pub(crate) fn token(&self) -> &str {
+        self.all[0].1.reveal()
+    }
+
+    pub(crate) fn alice(&self, rights: &Rights) -> Peer {
+        rights.identify_token(self.token()).unwrap()
+    }
+}
+
+/// The machine of each protocol.
+fn machines() -> [(SocketKind, Box<dyn Machine>); 4] {
+    [
+        (SocketKind::V1, Box::new(Session::default())),
+        (SocketKind::Classic, Box::new(Classic::new())),
+        (SocketKind::Sse, Box::new(Classic::of_events())),
+        (SocketKind::Sse, Box::new(Stream::default())),
+    ]
+}
+
+/// Returns the time until a driver says that its client has no valid credentials any more.
+async fn unauthenticated_after(mut driver: Driver) -> Duration {
+    let started = Instant::now();
+    loop {
+        match std::future::poll_fn(|cx| driver.poll(cx)).await {
+            Outgoing::Close { code: 4401, .. } => break,
+            Outgoing::Text(text) if text.contains("unauthorized") => break,
+            Outgoing::Text(_) | Outgoing::Ping => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    started.elapsed()
 }
 
 /// Everything that there is to send.
@@ -103,24 +189,15 @@ async fn messages_of_one_array_count_one_by_one() {
 
 #[tokio::test(start_paused = true)]
 async fn rules_that_changed_before_a_socket_opened_apply_to_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("access.toml");
-    let tokens = ["alice", "bob"].map(|name| (name, NewToken::generate().unwrap()));
-    let write = |tokens: &[(&str, NewToken)]| {
-        let mut text = String::new();
-        for (name, token) in tokens {
-            writeln!(text, "{}", token.entry(name)).unwrap();
-        }
-        std::fs::write(&path, text).unwrap();
-    };
-    write(&tokens);
-    let (rights, file) = Rights::load(Some(&path)).unwrap();
-    let peer = rights.identify_token(tokens[0].1.reveal()).unwrap();
+    let tokens = Tokens::new();
+    tokens.write(&["alice", "bob"], "");
+    let (rights, file) = tokens.load();
+    let peer = tokens.alice(&rights);
     // Revoked after the check of the request, and before its socket can be told.
-    write(&tokens[1..]);
+    tokens.write(&["bob"], "");
     let stop = CancellationToken::new();
     let changed = stop.clone();
-    let following = file.unwrap().follow(move |_| changed.cancel(), stop);
+    let following = file.follow(move |_| changed.cancel(), stop);
     tokio::time::timeout(Duration::from_secs(60), following)
         .await
         .unwrap();
@@ -180,4 +257,40 @@ async fn snapshots_of_all_sockets_together_are_bounded() {
     );
     drop((first, second));
     assert_eq!(shared.waiting.load(Relaxed), WAITING_BYTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoked_token_ends_every_protocol_within_a_second() {
+    for (kind, machine) in machines() {
+        let tokens = Tokens::new();
+        tokens.write(&["alice", "bob"], "");
+        let (rights, file) = tokens.load();
+        let shared = shared(rights, Limits::default());
+        let driver = driver_of(&shared, machine, kind, tokens.alice(&shared.rights));
+        let (sockets, stop) = (Arc::clone(&shared.sockets), CancellationToken::new());
+        let follow = file.follow(move |_| sockets.signal_rights(), stop.clone());
+        let following = tokio::spawn(follow);
+        // Between two looks at the file, so that the first one is awaited as well.
+        tokio::time::sleep(Duration::from_millis(1_010)).await;
+        tokens.write(&["bob"], "");
+        let after = unauthenticated_after(driver).await;
+        assert!(after <= Duration::from_secs(1), "{kind:?}: {after:?}");
+        stop.cancel();
+        following.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_token_ends_every_protocol_on_time() {
+    for (kind, machine) in machines() {
+        let lifetime = Duration::from_secs(40);
+        let tokens = Tokens::expiring(lifetime);
+        let (rights, _file) = tokens.load();
+        let shared = shared(rights, Limits::default());
+        let driver = driver_of(&shared, machine, kind, tokens.alice(&shared.rights));
+        let after = unauthenticated_after(driver).await;
+        // The time of the token is that of the machine, which goes on while the test prepares.
+        let expected = lifetime / 2..=lifetime + Duration::from_millis(10);
+        assert!(expected.contains(&after), "{kind:?}: {after:?}");
+    }
 }

@@ -11,12 +11,14 @@ use axum::{
     response::Response,
 };
 
+#[cfg(test)]
+pub(crate) use self::events::Stream;
 use self::poll::{MAX_ITEMS, MAX_WAIT, Wait};
 use super::{
     error::ApiError,
     parameters::{Parameters, position},
 };
-use crate::shared::Shared;
+use crate::{server::realtime::address, shared::Shared};
 
 /// The header in which a browser repeats the last id of a stream of events.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -48,6 +50,8 @@ pub(super) async fn changes(
         items: parameters.take_number("limit", 1..=MAX_ITEMS, poll::DEFAULT_ITEMS)?,
     };
     parameters.finish()?;
+    let client = shared.client(Some(&peer), address(&head));
+    let _counted = shared.count_subscription(client)?;
     poll::serve(&shared, peer, wanted, fields, wait).await
 }
 

@@ -24,7 +24,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::{POSITION, error::ApiError, parameters::Parameters};
 use crate::{
     rights::{Grant, Peer},
-    shared::Shared,
+    server::realtime::address,
+    shared::{Counted, Shared},
     subscription::Event,
     upstream::Handle,
 };
@@ -43,6 +44,7 @@ pub(super) async fn read(
     (wanted.snapshot, wanted.left) = (true, true);
     let grant = peer.grant(&wanted.database, &wanted.collection);
     let place = (Arc::clone(&wanted.database), Arc::clone(&wanted.collection));
+    let counted = shared.count_subscription(shared.client(Some(&peer), address(&head)))?;
     let mut handle = shared.upstream.open(wanted, &peer);
     let open_timeout = shared.upstream.options().open_timeout;
     let begins = timeout(open_timeout, begin(&mut handle)).await;
@@ -55,6 +57,7 @@ pub(super) async fn read(
         place,
         grant,
         handle,
+        _counted: counted,
         fields,
         format,
         text: format.beginning().to_owned(),
@@ -138,6 +141,7 @@ struct Documents {
     /// What the client could see when it asked.
     grant: Option<Grant>,
     handle: Handle,
+    _counted: Counted,
     fields: Option<Projection>,
     format: Format,
     /// What was not passed on.

@@ -77,7 +77,7 @@ impl From<ClaimError> for ApiError {
     fn from(error: ClaimError) -> Self {
         let message = error.to_string();
         match error {
-            ClaimError::TooMany => Self::limit(message),
+            ClaimError::TooMany | ClaimError::TooManyNew => Self::limit(message),
             ClaimError::AnotherBody => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
             }

@@ -17,9 +17,6 @@ use crate::{
 /// The parameters that were not read yet.
 pub(super) struct Parameters(Vec<(String, String)>);
 
-/// The names of tokens in URLs, which are written to logs.
-const TOKENS: [&str; 2] = ["token", "access_token"];
-
 impl Parameters {
     /// Returns the parameters of a request, and its client.
     pub(super) fn read(
@@ -27,11 +24,6 @@ impl Parameters {
         parameters: Vec<(String, String)>,
         head: &Parts,
     ) -> Result<(Self, Peer), ApiError> {
-        if parameters.iter().any(|(name, _)| TOKENS.contains(&&**name)) {
-            shared.metrics.refuse(Refused::QueryToken);
-            let message = "a token belongs into the header `authorization`, never into a URL";
-            return Err(ApiError::unauthenticated(message));
-        }
         let peer = shared.rights.identify(&head.headers, &head.extensions);
         let peer = peer.inspect_err(|_| shared.metrics.refuse(Refused::Credentials))?;
         Ok((Self(parameters), peer))

@@ -2,7 +2,10 @@
 
 mod body;
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -18,7 +21,9 @@ use tokio::time::timeout;
 
 use self::body::documents;
 use super::{error::ApiError, parameters::Parameters};
-use crate::{idempotency::Claim, metrics::Refused, shared::Shared};
+use crate::{
+    idempotency::Claim, metrics::Refused, rights::Peer, server::realtime::address, shared::Shared,
+};
 
 /// The header with the key of a request that may be repeated.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -28,6 +33,9 @@ const KEY_BYTES: usize = 128;
 
 /// The largest body, in bytes.
 const BODY_BYTES: usize = 8 << 20;
+
+/// The longest wait for a body: it may be as slow as 140 KB/s at its largest.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest wait until everything is durable, as a multiple of that for the response to a subscription.
 const DURABLE_TIMEOUTS: u32 = 3;
@@ -56,13 +64,23 @@ pub(super) async fn publish(
         Some(_) => return Err(ApiError::invalid("`op` is delete, or absent")),
     };
     parameters.finish()?;
-    // Before the body is read: it is nothing that a stranger may have stored for a while.
-    if !peer.may_publish(&database, &collection) {
+    let may_publish = |peer: &Peer| {
+        if peer.may_publish(&database, &collection) {
+            return Ok(());
+        }
         shared.metrics.refuse(Refused::Denied);
-        return Err(ApiError::denied("you may not publish to this collection"));
-    }
+        Err(ApiError::denied("you may not publish to this collection"))
+    };
+    // Before the body is read: it is nothing that a stranger may have stored for a while.
+    may_publish(&peer)?;
     let key = key(&head.headers)?;
-    let body = read_body(body).await?;
+    let body = tokio::select! {
+        body = read_body(body) => body?,
+        refused = peer.expired() => return Err(refused.into()),
+    };
+    // And after it, which may have taken long enough to lose the right.
+    let peer = shared.rights.recheck(&peer)?.unwrap_or(peer);
+    may_publish(&peer)?;
     let entries = documents(&body, (&database, &collection), operation)?;
     let count = entries.len();
     let position = match key {
@@ -71,7 +89,8 @@ pub(super) async fn publish(
             let principal = &peer.principal().name;
             let parts = [&**principal, &*database, &*collection, &*key];
             let is_delete = operation == Operation::Delete;
-            let claim = shared.keys.claim(&parts, is_delete, &body)?;
+            let client = shared.client(Some(&peer), address(&head));
+            let claim = shared.keys.claim(&client, &parts, is_delete, &body)?;
             publish_once(&shared, claim, entries).await?
         }
     };
@@ -104,16 +123,21 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     if http_body::Body::size_hint(&body).lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
-    axum_body::to_bytes(body, BODY_BYTES)
-        .await
-        .map_err(|error| {
-            let error = error.into_inner();
-            if error.is::<http_body_util::LengthLimitError>() {
-                too_large()
-            } else {
-                ApiError::invalid(format!("the body cannot be read: {error}"))
-            }
-        })
+    let read = timeout(BODY_TIMEOUT, axum_body::to_bytes(body, BODY_BYTES)).await;
+    let read = read.map_err(|_| {
+        let seconds = BODY_TIMEOUT.as_secs();
+        ApiError::invalid(format!(
+            "the body has not come within {seconds} s; send several requests"
+        ))
+    })?;
+    read.map_err(|error| {
+        let error = error.into_inner();
+        if error.is::<http_body_util::LengthLimitError>() {
+            too_large()
+        } else {
+            ApiError::invalid(format!("the body cannot be read: {error}"))
+        }
+    })
 }
 
 /// Publishes with a producer of the key, so that what the log has already is not appended again: also after
@@ -168,5 +192,49 @@ async fn publish_all(
         Err(_) => Err(ApiError::unavailable(
             "the documents are not known to be durable; with an idempotency key the request can be repeated",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::{
+        driver::tests::{Tokens, shared},
+        limits::Limits,
+    };
+
+    fn never() -> Body {
+        Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_does_not_come_is_refused_in_time() {
+        let started = tokio::time::Instant::now();
+        let error = read_body(never()).await.unwrap_err();
+        assert!(format!("{error:?}").contains("within 60 s"), "{error:?}");
+        assert_eq!(started.elapsed().as_secs(), BODY_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn token_that_expires_before_the_body_is_there_is_refused() {
+        let lifetime = Duration::from_secs(5);
+        let tokens = Tokens::expiring(lifetime);
+        let (rights, _file) = tokens.load();
+        let shared = shared(rights, Limits::default());
+        let request = Request::builder()
+            .header("authorization", format!("Bearer {}", tokens.token()))
+            .body(never())
+            .unwrap();
+        let place = Path(("d".to_owned(), "c".to_owned()));
+        let started = tokio::time::Instant::now();
+        let error = publish(State(shared), place, Query(Vec::new()), request);
+        let error = error.await.unwrap_err();
+        assert!(
+            format!("{error:?}").contains("unauthenticated"),
+            "{error:?}"
+        );
+        assert!(started.elapsed() <= lifetime + Duration::from_millis(10));
     }
 }

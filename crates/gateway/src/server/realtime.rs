@@ -260,13 +260,17 @@ pub(crate) fn newcomer(
         Some(peer) => Driver::admit(shared, peer)?,
         None => None,
     };
-    let connected = head.extensions.get::<Connected>();
-    let address = connected.and_then(|it| it.address);
     Ok(Newcomer {
         peer,
-        address: address.map(|address| -> IpAddr { address.ip() }),
+        address: address(head),
         permit,
     })
+}
+
+/// Returns the address that a request came from.
+pub(crate) fn address(head: &Parts) -> Option<IpAddr> {
+    let connected = head.extensions.get::<Connected>()?;
+    Some(connected.address?.ip())
 }
 
 fn too_many(what: &str) -> Response {

@@ -74,13 +74,14 @@ struct Header {
 const CONTROL_BYTES: usize = 125;
 
 impl Violation {
-    /// Returns the status code and the reason for the client.
+    /// Returns the status code and the reason for the client. A client connects again after a code that it
+    /// does not know, so that all breaches have the one that tells it not to.
     pub(crate) fn close(self) -> (u16, &'static str) {
         match self {
-            Self::Protocol(what) => (1002, what),
-            Self::NotText => (1003, "every message is text"),
-            Self::NotUtf8 => (1007, "a message is not UTF-8"),
-            Self::NotDeflate => (1007, "a message cannot be decompressed"),
+            Self::Protocol(what) => (1008, what),
+            Self::NotText => (1008, "every message is text"),
+            Self::NotUtf8 => (1008, "a message is not UTF-8"),
+            Self::NotDeflate => (1008, "a message cannot be decompressed"),
             Self::TooLarge => (1009, "a message is too large"),
         }
     }
@@ -367,29 +368,43 @@ mod tests {
     fn breaches_of_the_protocol_have_their_status_codes() {
         let mut unmasked = Vec::new();
         encode(Opcode::Text, false, b"x", &mut unmasked);
-        for (bytes, code) in [
-            (unmasked, 1002),
-            (masked(0x83, b""), 1002),
-            (masked(0xa1, b"x"), 1002),
-            (masked(0xc9, b"x"), 1002),
-            (masked(0x80, b"x"), 1002),
-            (masked(0x09, b"x"), 1002),
-            (masked(0x89, &[0; 126]), 1002),
-            ([masked(0x01, b"a"), masked(0x81, b"b")].concat(), 1002),
-            (masked(0x88, &[3]), 1002),
-            (masked(0x88, &1005_u16.to_be_bytes()), 1002),
-            (masked(0x82, b"x"), 1003),
-            (masked(0x81, &[0xff]), 1007),
-            (masked(0x81, &[b'x'; 301]), 1009),
+        let broken = |bytes, reason| (bytes, (1008, reason));
+        let large = (1009, "a message is too large");
+        for (bytes, expected) in [
+            broken(unmasked, "a frame has no mask"),
+            broken(masked(0x83, b""), "a frame has a kind that does not exist"),
+            broken(masked(0xa1, b"x"), "a frame has a reserved bit"),
+            broken(masked(0xc9, b"x"), "a frame has a reserved bit"),
+            broken(masked(0x80, b"x"), "a message has no beginning"),
+            broken(
+                masked(0x09, b"x"),
+                "a control frame is in parts or too long",
+            ),
+            broken(
+                masked(0x89, &[0; 126]),
+                "a control frame is in parts or too long",
+            ),
+            broken(
+                [masked(0x01, b"a"), masked(0x81, b"b")].concat(),
+                "a message begins within another one",
+            ),
+            broken(masked(0x88, &[3]), "a status code has one byte"),
+            broken(
+                masked(0x88, &1005_u16.to_be_bytes()),
+                "a status code must not be sent",
+            ),
+            broken(masked(0x82, b"x"), "every message is text"),
+            broken(masked(0x81, &[0xff]), "a message is not UTF-8"),
+            (masked(0x81, &[b'x'; 301]), large),
             (
                 [masked(0x01, &[b'x'; 200]), masked(0x80, &[b'x'; 101])].concat(),
-                1009,
+                large,
             ),
             // The length alone decides, before any payload.
-            (vec![0x81, 0xff, 0, 1, 0, 0, 0, 0, 0, 0], 1009),
+            (vec![0x81, 0xff, 0, 1, 0, 0, 0, 0, 0, 0], large),
         ] {
             let violation = read(&bytes).unwrap_err();
-            assert_eq!(violation.close().0, code, "{bytes:x?}");
+            assert_eq!(violation.close(), expected, "{bytes:x?}");
         }
     }
 
@@ -408,9 +423,10 @@ mod tests {
         let bomb = deflate::compress(&[b'x'; 10_000]);
         assert!(bomb.len() < 300);
         assert_eq!(read(&masked(0xc1, &bomb)), Err(Violation::TooLarge));
-        assert_eq!(read(&masked(0xc1, &[0xff; 9])).unwrap_err().close().0, 1007);
+        assert_eq!(read(&masked(0xc1, &[0xff; 9])), Err(Violation::NotDeflate));
         let mut plain = Decoder::new(300, false);
         plain.push(&masked(0xc1, &packed));
-        assert_eq!(plain.next().unwrap_err().close().0, 1002);
+        let reserved = Violation::Protocol("a frame has a reserved bit");
+        assert_eq!(plain.next(), Err(reserved));
     }
 }

@@ -48,6 +48,9 @@ async fn credentials_expire_also_when_nobody_follows_the_file() {
     drop(file);
     let changed = timeout(Duration::from_secs(60), followed.changed());
     assert_eq!(changed.await.unwrap(), Err(Refused::ExpiredToken));
+    // Also for those who ask, although the rules are the same.
+    let rechecked = control.recheck(followed.peer().clone());
+    assert_eq!(rechecked.unwrap_err(), Refused::ExpiredToken);
 }
 
 #[tokio::test]

@@ -57,8 +57,8 @@ pub(super) async fn serve(
 }
 
 /// The machine of a stream: each frame is a whole event.
-#[derive(Debug)]
-struct Stream {
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
     begins: Option<Position>,
     fields: Option<Projection>,
 }

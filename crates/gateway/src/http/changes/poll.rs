@@ -38,7 +38,7 @@ pub(super) struct Wait {
     pub(super) items: usize,
 }
 
-/// Responds with the next items, or with none when the time is over.
+/// Responds with the next items, or with none when the time is over. The wait ends with the credentials.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     peer: Peer,
@@ -46,9 +46,24 @@ pub(super) async fn serve(
     fields: Option<Projection>,
     wait: Wait,
 ) -> Result<Response, ApiError> {
+    tokio::select! {
+        // First: what is there at the end of the credentials is not shown.
+        biased;
+        refused = peer.expired() => Err(refused.into()),
+        response = respond(shared, &peer, wanted, fields, wait) => response,
+    }
+}
+
+async fn respond(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    wanted: Request,
+    fields: Option<Projection>,
+    wait: Wait,
+) -> Result<Response, ApiError> {
     let deadline = Instant::now() + Duration::from_secs(wait.seconds);
     let has_start = wanted.from.is_some();
-    let mut handle = shared.upstream.open(wanted, &peer);
+    let mut handle = shared.upstream.open(wanted, peer);
     match handle.next().await {
         Event::Ended(end) => return Err(end.into()),
         Event::Opened { .. } | Event::Item(_) | Event::Window { .. } | Event::Progress(_) => {}
@@ -65,7 +80,7 @@ pub(super) async fn serve(
             () = shared.tasks.draining() => {}
         }
     }
-    if shared.rights.recheck(&peer)?.is_some() {
+    if shared.rights.recheck(peer)?.is_some() {
         // What was read belongs to the rights before.
         return Err(ApiError::unavailable("the rules have changed; ask again"));
     }
@@ -116,5 +131,46 @@ async fn collect(
             Some(next) => event = next,
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_streamer::Filter;
+
+    use super::*;
+    use crate::{
+        driver::tests::{Tokens, shared},
+        limits::Limits,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn poll_ends_when_the_token_expires() {
+        let lifetime = Duration::from_secs(5);
+        let tokens = Tokens::expiring(lifetime);
+        let (rights, _file) = tokens.load();
+        let shared = shared(rights, Limits::default());
+        let peer = tokens.alice(&shared.rights);
+        let wanted = Request {
+            database: "d".into(),
+            collection: "c".into(),
+            filter: Filter::new([]).unwrap(),
+            from: None,
+            snapshot: false,
+            left: false,
+            window: None,
+            progress: false,
+        };
+        let wait = Wait {
+            seconds: MAX_WAIT,
+            items: 1,
+        };
+        let started = Instant::now();
+        let error = serve(&shared, peer, wanted, None, wait).await.unwrap_err();
+        assert!(
+            format!("{error:?}").contains("unauthenticated"),
+            "{error:?}"
+        );
+        assert!(started.elapsed() <= lifetime + Duration::from_millis(10));
     }
 }
