@@ -4,6 +4,7 @@ use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::FutureExt as _;
 use steadfast_access::NewToken;
 use steadfast_fodc_proxy::{Config, Proxy, StartError};
 use steadfast_wire::fodc::{
@@ -295,7 +296,7 @@ async fn agents_without_a_token_are_refused_unless_named() {
     assert!(page.has_line(line), "{}", page.body);
 }
 
-/// Opens a stream of each kind with a token, and runs a block with its name and the opened call.
+/// Opens a stream of each kind with a token, and runs a block with its name and both directions of the call.
 macro_rules! each_stream {
     ($guarded:expr, $token:expr, $id:expr, |$name:ident, $call:ident| $check:block) => {
         each_stream!(@ $guarded, $token, $id, |$name, $call| $check,
@@ -303,11 +304,12 @@ macro_rules! each_stream {
             stream_pressure_profiles stream_schema_registry)
     };
     (@ $guarded:expr, $token:expr, $id:expr, |$name:ident, $call:ident| $check:block, $($method:ident)*) => {$({
-        let (_open, outgoing) = channel(1);
+        let (open, outgoing) = channel(1);
         let request = $guarded.authorize($token, with_id($id, outgoing));
         let mut client = $guarded.client().await;
         let $name = stringify!($method);
-        let $call = timeout(TIMEOUT, client.$method(request)).await.unwrap();
+        let call = timeout(TIMEOUT, client.$method(request)).await.unwrap();
+        let $call = call.map(|response| (open, response.into_inner()));
         $check
     })*};
 }
@@ -484,6 +486,81 @@ async fn withdrawn_rights_end_every_open_stream() {
     }
     let agents = guarded.get("/agents", "reader").await;
     assert!(agents.body.contains("unconnected"), "{}", agents.body);
+}
+
+/// Checks that a change of the policy ends every stream that was opened with a token, and not the
+/// registration, which has another token of the same principal.
+async fn check_streams_end_alone(
+    guarded: &Guarded,
+    token: &str,
+    change: impl FnOnce(String) -> String,
+    code: Code,
+) {
+    let first = agent::ours("db-0", "process");
+    let mut agent = guarded.register("db-0", first).await.unwrap();
+    let mut ends = Vec::new();
+    each_stream!(guarded, token, &agent.id, |name, call| {
+        let (open, mut stream) = call.unwrap();
+        let end = async move {
+            let _open = open;
+            end_of(&mut stream).await
+        };
+        ends.push((name, end.boxed()));
+    });
+    guarded.rewrite(change);
+    for (name, end) in ends {
+        assert_eq!(end.await.code(), code, "{name}");
+    }
+    let heartbeat = RegisterAgentRequest::default();
+    agent.heartbeats.send(heartbeat).await.unwrap();
+    let response = timeout(TIMEOUT, agent.stream.message()).await.unwrap();
+    assert!(response.unwrap().is_some_and(|it| it.success));
+}
+
+#[tokio::test]
+async fn revoked_token_ends_its_streams_beside_a_newer_one() {
+    let revoked = NewToken::generate().unwrap();
+    let entry = revoked.entry("db-0");
+    let policy = format!("{entry}\n{POLICY}");
+    let mut guarded = Guarded::start_with(&["db-0"], &policy, config()).await;
+    let bearer = revoked.reveal().to_owned();
+    guarded.bearers.insert("revoked", bearer);
+    let revoke = |text: String| text.replace(&entry, "");
+    check_streams_end_alone(&guarded, "revoked", revoke, Code::Unauthenticated).await;
+}
+
+#[tokio::test]
+async fn withdrawn_node_ends_the_streams_that_it_was_granted_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, tokens) = jwt_tokens(folder.path(), &["db-0", "spare"]);
+    let policy = format!(
+        r#"{rules}
+[[grants]]
+role = "agent"
+actions = ["register"]
+pods = ["$claim.pod"]
+
+[[grants]]
+role = "spare"
+actions = ["register"]
+pods = ["db-*"]
+
+[[members]]
+roles = ["agent"]
+principals = ["jwt:fleet"]
+
+[[members]]
+roles = ["spare"]
+principals = ["jwt:fleet"]
+claims = {{ pod = "spare" }}
+"#
+    );
+    let mut guarded = Guarded::start_in(folder, &[], &policy, config()).await;
+    for (name, token) in ["db-0", "spare"].into_iter().zip(tokens) {
+        guarded.bearers.insert(name, token);
+    }
+    let withdraw = |text: String| text.replace("db-*", "other-*");
+    check_streams_end_alone(&guarded, "spare", withdraw, Code::PermissionDenied).await;
 }
 
 #[tokio::test]
