@@ -11,11 +11,12 @@ use std::{
 
 use http::{Extensions, HeaderMap, HeaderValue, header::AUTHORIZATION};
 use steadfast_access::{
-    Access, Action, Certificate, Decision, Faults, Identity, Node, Presented, Refused, Source,
+    Access, Action, Certificate, Decision, Faults, Identity, Method, Node, Presented, Refused,
+    Source,
 };
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -25,7 +26,7 @@ pub use self::{
     local::{LocalAccess, LocalPeer},
     principals::{PrincipalLimits, Principals},
 };
-use crate::Peer;
+use crate::{ClientKey, Peer};
 
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,8 @@ pub struct KnownPeer {
     identity: Identity,
     /// It is a part of this process, and no policy holds for it.
     is_local: bool,
+    /// The address of a peer without credentials.
+    stranger: Option<ClientKey>,
 }
 
 /// A peer whose rights follow the rules in force, for as long as a call lasts.
@@ -57,6 +60,20 @@ pub struct PolicyFile {
 /// The time between two looks at a policy file. Two must find the same, so that a change is in force after
 /// two intervals, and acts on open streams within a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The difference between the clocks after which times of expiry are computed again. Larger than what a
+/// busy machine adds between reading one and the other.
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
+
+/// One time on the clock of the credentials and on that of the timers.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    wall: SystemTime,
+    timers: Instant,
+}
+
+/// The time between two looks at the wall clock while credentials that expire are in use.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl AccessControl {
     /// Reads the policy file, if there is one. [`PolicyFile::follow`] then follows its changes.
@@ -105,10 +122,17 @@ impl AccessControl {
         let peer = extensions.get::<Peer>();
         let der = peer.and_then(|it| it.certificate.as_deref());
         let certificate = der.map(Certificate::from_der).transpose()?;
-        self.authenticate(Presented {
+        let known = self.authenticate(Presented {
             authorization,
             certificate: certificate.as_ref(),
-        })
+        })?;
+        let address = peer.and_then(|it| it.address);
+        Ok(known.map(|known| KnownPeer {
+            stranger: address
+                .filter(|_| known.identity.method() == Method::Anonymous)
+                .map(|it| it.ip().into()),
+            ..known
+        }))
     }
 
     /// Returns the peer that sends newer credentials on its stream.
@@ -133,6 +157,7 @@ impl AccessControl {
             access,
             identity,
             is_local: false,
+            stranger: None,
         }))
     }
 
@@ -177,6 +202,7 @@ impl KnownPeer {
             identity: access.recheck(&self.identity, SystemTime::now())?,
             access: Arc::clone(access),
             is_local: false,
+            stranger: self.stranger,
         })
     }
 
@@ -192,10 +218,28 @@ impl KnownPeer {
         Arc::ptr_eq(&self.access, &other.access)
     }
 
-    /// Returns the name of the principal.
+    /// Returns the name of the principal. That of a part of this process has no colon, so that no policy can
+    /// give it to another peer.
     #[must_use]
     pub fn principal(&self) -> String {
+        if self.is_local {
+            return "local".to_owned();
+        }
         self.identity.principal()
+    }
+
+    /// Returns true if what the peer holds counts together with that of its principal's other connections.
+    /// A part of this process serves clients that have limits of their own, and peers without credentials
+    /// must not be able to use up the limits of each other.
+    #[must_use]
+    pub fn shares_limits(&self) -> bool {
+        !self.is_local && self.identity.method() != Method::Anonymous
+    }
+
+    /// Returns the client whose calls those of the peer are.
+    fn client_key(&self) -> ClientKey {
+        let stranger = self.stranger.clone();
+        stranger.unwrap_or_else(|| ClientKey::Principal(self.principal().into()))
     }
 
     /// Returns true if the peer may do something that concerns no collection.
@@ -268,41 +312,70 @@ impl FollowedPeer {
     ///
     /// Dropping the future loses nothing.
     pub async fn changed(&mut self) -> Result<(), Refused> {
-        let expires_in = self.peer.expires_in();
-        let expiry = async {
-            match expires_in {
-                Some(time) => sleep(time).await,
-                None => pending().await,
+        let mut is_followed = true;
+        loop {
+            let expires_in = self.peer.expires_in();
+            let expiry = async {
+                match expires_in {
+                    Some(Duration::ZERO) => {}
+                    // The wall clock may be set meanwhile, and timers stand still in a suspended system.
+                    Some(time) => sleep(time.min(CLOCK_INTERVAL)).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.current.changed(), if is_followed => match changed {
+                    Ok(()) => return self.update().map(|_| ()),
+                    // The server stops: nothing changes any more, but time passes.
+                    Err(_) => is_followed = false,
+                },
+                () = expiry => if self.peer.expires_in() == Some(Duration::ZERO) {
+                    return Err(Refused::ExpiredToken);
+                }
             }
-        };
-        tokio::pin!(expiry);
-        tokio::select! {
-            changed = self.current.changed() => match changed {
-                Ok(()) => return self.update().map(|_| ()),
-                // The server stops: nothing changes any more, but time passes.
-                Err(_) => expiry.await,
-            },
-            () = &mut expiry => {}
         }
-        Err(Refused::ExpiredToken)
+    }
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            timers: Instant::now(),
+        }
+    }
+
+    /// Returns true if one clock has gone further than the other since then.
+    fn have_parted(&self) -> bool {
+        let timers = self.timers.elapsed();
+        // A wall clock before the earlier time was set back.
+        let wall = self.wall.elapsed().ok();
+        wall.is_none_or(|wall| wall.abs_diff(timers) > CLOCK_TOLERANCE)
     }
 }
 
 impl PolicyFile {
     /// Reads the file again when it has changed, until `stop` is cancelled, and passes the new rules on. A
-    /// file with faults changes nothing.
+    /// file with faults changes nothing. The same rules are passed on again when the wall clock was set or the
+    /// system suspended, so that the times of expiry are computed again.
     pub async fn follow(self, on_change: impl Fn(Arc<Access>) + Send, stop: CancellationToken) {
         let Self {
             mut source,
             current,
         } = self;
         let mut has_panicked = false;
+        let mut clocks = Clocks::now();
         let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
+            }
+            if clocks.have_parted() {
+                clocks = Clocks::now();
+                let access = Arc::clone(&current.borrow());
+                on_change(access);
             }
             // A copy, so that a panic leaves the source as it was.
             let mut polled = source.clone();

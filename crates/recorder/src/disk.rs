@@ -69,7 +69,7 @@ impl Disk for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(File::open(self.path.join(name))?))
+        Ok(Arc::new(private().read(true).open(self.path.join(name))?))
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {

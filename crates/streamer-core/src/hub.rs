@@ -320,7 +320,7 @@ impl Hub {
         if !self.subscriptions.grants_same(stream, &*access.rights) {
             return self.end(id, &EndCause::RightsChanged);
         }
-        if stream.access().is_none() {
+        if stream.access().is_none() && access.shares_limits {
             stream.set_share(self.owners.share(&access.owner));
         }
         stream.set_access(access);

@@ -1,4 +1,5 @@
-//! Limits on the calls of one principal, over all its connections.
+//! Limits on the calls of one principal, over all its connections. Those of a peer without credentials count for
+//! its address.
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,7 +66,7 @@ impl Principals {
             rates,
             refusals,
         } = &*self.0;
-        let key = ClientKey::Principal(peer.principal().into());
+        let key = peer.client_key();
         if let Err(wait) = rates.check(&key) {
             refusals.count(Refusal::PrincipalRate);
             return Err(too_many_calls(wait));

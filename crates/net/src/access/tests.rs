@@ -2,7 +2,7 @@ use std::{fs, path::PathBuf};
 
 use steadfast_access::{Condition, NewToken};
 use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
 
@@ -51,6 +51,75 @@ async fn credentials_expire_also_when_nobody_follows_the_file() {
     // Also for those who ask, although the rules are the same.
     let rechecked = control.recheck(followed.peer().clone());
     assert_eq!(rechecked.unwrap_err(), Refused::ExpiredToken);
+}
+
+/// The wall clock stands still while virtual time passes, as after a step backwards.
+#[tokio::test(start_paused = true)]
+async fn expiry_follows_the_wall_clock_and_no_timer() {
+    let token = NewToken::generate().unwrap();
+    let until = jiff::Timestamp::now() + Duration::from_secs(600);
+    let written = Written::new(&format!("{}\nexpires = {until}\n", token.entry("feeder")));
+    let (control, _file) = written.load();
+    let mut followed = control.follow(peer(&control, &token)).unwrap();
+    timeout(Duration::from_secs(1_200), followed.changed())
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_passed_on_again_when_the_clock_was_set() {
+    let (control, file) = Written::new("").load();
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let on_change = move |access| sender.send(access).unwrap();
+    let following = tokio::spawn(file.follow(on_change, stop.clone()));
+    // Virtual time passes, and the wall clock stands still.
+    let again = timeout(Duration::from_secs(5), receiver.recv());
+    let again = again.await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&again, &control.0.unwrap().borrow()));
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_do_not_use_up_the_limits_of_each_other() {
+    let members = "[[members]]\nroles = ['guest']\nprincipals = ['anonymous']\n";
+    let grants = "[[grants]]\nrole = 'guest'\nactions = ['admin']\n";
+    let (control, _file) = Written::new(&format!("{grants}{members}")).load();
+    let stranger = |address: &str| {
+        let mut extensions = Extensions::new();
+        extensions.insert(Peer {
+            address: Some(address.parse().unwrap()),
+            certificate: None,
+        });
+        let known = control.identify(&HeaderMap::new(), &extensions);
+        let known = known.unwrap().unwrap();
+        assert_eq!(known.principal(), "anonymous");
+        assert!(!known.shares_limits());
+        known
+    };
+    let limits = PrincipalLimits {
+        calls: 1,
+        ..PrincipalLimits::default()
+    };
+    let principals = Principals::new(limits, crate::Refusals::default());
+    let _first = principals.admit(&stranger("192.0.2.1:1")).unwrap();
+    principals.admit(&stranger("192.0.2.1:2")).unwrap_err();
+    let _other = principals.admit(&stranger("192.0.2.2:1")).unwrap();
+}
+
+#[tokio::test]
+async fn part_of_the_process_is_no_principal_of_a_policy() {
+    let local = LocalAccess::generate().unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, local.authorization().parse().unwrap());
+    let LocalPeer(part) = local.identify(&headers).unwrap();
+    let token = NewToken::generate().unwrap();
+    let (control, _file) = Written::new(&token.entry("local")).load();
+    let same_name = peer(&control, &token);
+    assert_ne!(part.principal(), same_name.principal());
+    assert!(!part.shares_limits());
+    assert!(same_name.shares_limits());
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(super) const EVERYTHING: u64 = 0;
 pub struct StreamAccess {
     /// The principal. Sessions and subscription ids of one are unknown to all others.
     pub owner: Arc<str>,
+    /// True if the subscriptions of all its streams count together.
+    pub shares_limits: bool,
     /// Its rights.
     pub rights: Arc<dyn Rights>,
     /// The time at which the stream ends unless newer credentials arrive.

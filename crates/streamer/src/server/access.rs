@@ -71,6 +71,7 @@ pub fn policy_filter(conditions: &[Condition]) -> Result<Filter, InvalidText> {
 pub(super) fn on_stream(peer: &KnownPeer, now: Time) -> StreamAccess {
     StreamAccess {
         owner: peer.principal().into(),
+        shares_limits: peer.shares_limits(),
         rights: Arc::new(SubscribeRights(peer.clone())),
         expires_at: peer.expires_in().map(|time| now + time),
     }

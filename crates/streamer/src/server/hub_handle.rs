@@ -35,7 +35,8 @@ pub(super) enum HubMessage {
     Authorized(StreamId, KnownPeer, BacklogShare),
     /// The peer of a stream has sent credentials that are not valid, for this reason. Its last message.
     Revoked(StreamId, String),
-    /// These rules are in force. Check the streams from this id on. At most one per change of the file.
+    /// These rules are in force. Check the streams from this id on. At most one per change of the file
+    /// or of the wall clock.
     AccessChanged(Arc<Access>, StreamId),
     Received(StreamId, Received),
     /// The transport took messages from the stream's queue.

@@ -25,9 +25,20 @@ use crate::hub::StreamId;
 /// that exceeds it sends faster than anything can be answered.
 const BACKLOG_BYTES: usize = 64 << 20;
 
-/// The minimum time between two messages with newer credentials on one stream. Each is verified, and its
-/// rights are compared for every collection of the stream.
+/// The time after which one more message with newer credentials is allowed on one stream. Each is verified,
+/// and its rights are compared for every collection of the stream.
 const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The number of such messages at once. What a peer sent in the right intervals may arrive together after
+/// a stall.
+const CREDENTIALS_BURST: u32 = 3;
+
+/// Limits how often newer credentials come on one stream.
+#[derive(Debug, Default)]
+struct CredentialsRate {
+    /// The time at which the whole burst is allowed again.
+    full_at: Option<Instant>,
+}
 
 /// The weight of a message besides its encoded length.
 const OVERHEAD: usize = 128;
@@ -45,7 +56,7 @@ pub(super) async fn receive(
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     let mut lookup: Option<Lookup> = None;
-    let mut credentials_at: Option<Instant> = None;
+    let mut credentials = CredentialsRate::default();
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
@@ -82,12 +93,10 @@ pub(super) async fn receive(
                     hub.send(HubMessage::Received(stream, Received { message, share }));
                     continue;
                 };
-                let now = Instant::now();
-                if credentials_at.is_some_and(|at| now < at + CREDENTIALS_INTERVAL) {
+                if !credentials.admit(Instant::now()) {
                     queue.end(None, too_many_credentials(), false);
                     break;
                 }
-                credentials_at = Some(now);
                 match access.reidentify(&newer.authorization) {
                     Ok(Some(known)) => hub.send(HubMessage::Authorized(stream, known, share)),
                     Ok(None) => {}
@@ -110,9 +119,22 @@ pub(super) async fn receive(
     hub.send(HubMessage::Ended(stream));
 }
 
+impl CredentialsRate {
+    /// Returns true if newer credentials may come now, and counts them.
+    fn admit(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + CREDENTIALS_INTERVAL;
+        let is_allowed = full_at <= now + CREDENTIALS_INTERVAL * CREDENTIALS_BURST;
+        if is_allowed {
+            self.full_at = Some(full_at);
+        }
+        is_allowed
+    }
+}
+
 fn too_many_credentials() -> Status {
     Status::resource_exhausted(format!(
-        "newer credentials came within {CREDENTIALS_INTERVAL:?} of the last ones; send them less often"
+        "newer credentials came more than {CREDENTIALS_BURST} times at once, and then once in \
+         {CREDENTIALS_INTERVAL:?}; send them less often"
     ))
 }
 
@@ -137,5 +159,32 @@ fn receive_failed(status: &Status) -> Status {
             Status::invalid_argument(format!("malformed message: {}", status.message()))
         }
         _ => Status::cancelled("the stream broke"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_a_stall_brings_together_are_allowed() {
+        let mut rate = CredentialsRate::default();
+        let start = Instant::now();
+        for (after_ms, is_allowed) in [
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (999, false),
+            (1000, true),
+            (1000, false),
+            (9000, true),
+            (9000, true),
+            (9000, true),
+            (9000, false),
+        ] {
+            let now = start + Duration::from_millis(after_ms);
+            assert_eq!(rate.admit(now), is_allowed, "after {after_ms} ms");
+        }
     }
 }

@@ -153,12 +153,12 @@ impl Progress {
     pub(super) fn store(&self) -> io::Result<()> {
         let mut new = OsString::from(&self.path);
         new.push(".new");
+        // What an interrupted run has left, or somebody else who could read the new one through it.
+        if Path::new(&new).symlink_metadata().is_ok() {
+            fs::remove_file(&new)?;
+        }
         // The progress tells what is published.
-        let mut file = private()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
+        let mut file = private().write(true).create_new(true).open(&new)?;
         serde_json::to_writer(&mut file, &self.state)?;
         file.write_all(b"\n")?;
         // Before the rename, which could otherwise be durable without the content.
@@ -190,6 +190,27 @@ pub(super) fn new_producer() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn progress_is_not_written_into_a_file_of_another() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (file, foreign) = (dir.path().join("f.ndjson"), dir.path().join("foreign"));
+        fs::write(&file, "{}\n").unwrap();
+        fs::write(&foreign, "kept").unwrap();
+        let progress = beside(&file);
+        let mut new = OsString::from(&progress);
+        new.push(".new");
+        // A hard link is no symbolic one: only a new file is certainly ours.
+        fs::hard_link(&foreign, new).unwrap();
+        let identity = Identity::of(&fs::metadata(&file).unwrap());
+        let opened = Progress::open(progress.clone(), identity, ("d", "c")).unwrap();
+        opened.store().unwrap();
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "kept");
+        assert_eq!(fs::metadata(&progress).unwrap().mode() & 0o777, 0o600);
+    }
 
     #[test]
     fn progress_is_only_that_of_the_same_publication() {

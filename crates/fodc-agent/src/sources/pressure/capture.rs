@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp as Instant;
 use steadfast_exposition::Format;
+use steadfast_files::private;
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{info, warn};
 
@@ -140,7 +141,13 @@ async fn fetch(page: &Endpoint, path: &Path) -> Result<u64, String> {
         timeout: TIMEOUT,
         body_bytes: PROFILE_BYTES,
     };
-    let mut sink = FileSink(blocking_path(path, File::create_new).await);
+    let mut sink = FileSink(
+        // Profiles show what a process holds in memory.
+        blocking_path(path, |path| {
+            private().write(true).create_new(true).open(path)
+        })
+        .await,
+    );
     let mut fetcher = Fetcher::new(page.clone(), limits);
     let result = timeout(TIMEOUT, fetcher.fetch(&mut sink)).await;
     let result = match result {

@@ -11,6 +11,7 @@ use std::{
 use jiff::Timestamp as Instant;
 use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
+use steadfast_files::private;
 use steadfast_wire::fodc::{PressureProfileInfo, PressureProfileRecord};
 use tracing::{debug, warn};
 
@@ -145,7 +146,7 @@ impl ProfileStore {
     pub(super) fn commit(&self, meta: &Meta) -> io::Result<()> {
         let folder = self.directory.join(&meta.profile_id);
         let partial = folder.join("meta.json.partial");
-        let mut file = File::create(&partial)?;
+        let mut file = private().write(true).create_new(true).open(&partial)?;
         file.write_all(&serde_json::to_vec(meta)?)?;
         file.sync_all()?;
         fs::rename(partial, folder.join(META))?;

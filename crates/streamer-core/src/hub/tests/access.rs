@@ -49,6 +49,8 @@ pub(super) fn authorize(
 ) {
     let access = StreamAccess {
         owner: owner.into(),
+        // As for the parts of a process.
+        shares_limits: owner != "local",
         rights: Arc::new(OnRooms(grant)),
         expires_at: lifetime.map(|it| server.now + seconds(it)),
     };
@@ -216,6 +218,7 @@ fn newer_rights_are_compared_once_per_collection() {
     let rights = Arc::new(Counting::default());
     let access = StreamAccess {
         owner: "alice".into(),
+        shares_limits: true,
         rights: Arc::clone(&rights) as Arc<dyn Rights>,
         expires_at: None,
     };
@@ -303,6 +306,7 @@ fn subscriptions_of_a_principal_are_limited_over_its_streams() {
         known(&mut server, owner, hello(session, 1), Grant::Everything)
     };
     let (first, second, other) = (open("alice", "a"), open("alice", "b"), open("bob", "c"));
+    let part = open("local", "d");
     let full = (
         RefusalCode::Limit,
         "you have 3 subscriptions, which is the limit of one principal (subscriptions_per_principal)",
@@ -316,6 +320,10 @@ fn subscriptions_of_a_principal_are_limited_over_its_streams() {
         // What replaces another one takes no capacity, and others have their own.
         (first, "2", None),
         (other, "1", None),
+        (part, "1", None),
+        (part, "2", None),
+        (part, "3", None),
+        (part, "4", None),
     ] {
         let response = server.subscribe(stream, want(id, "rooms"));
         assert_eq!(refused(&response), refusal, "{id}");

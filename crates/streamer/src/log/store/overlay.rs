@@ -9,6 +9,7 @@ use std::{
 };
 
 use redb::StorageBackend;
+use steadfast_files::private;
 
 use super::disk::{Directory, Disk, DiskFile};
 
@@ -156,7 +157,8 @@ impl Disk for ReadOnlyDirectory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(ReadOnlyFile(File::open(self.0.join(name))?)))
+        let file = private().read(true).open(self.0.join(name))?;
+        Ok(Arc::new(ReadOnlyFile(file)))
     }
 
     fn remove(&self, _name: &str) -> io::Result<()> {

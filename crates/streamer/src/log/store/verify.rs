@@ -8,6 +8,7 @@ use std::{
 };
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use steadfast_files::private;
 
 use super::{
     SegmentLog, Shared, StoreOptions, documents,
@@ -113,7 +114,7 @@ impl SegmentLog {
 
 fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentLog, OpenFailure> {
     let lock = lock(dir)?;
-    let index = match File::open(dir.join(INDEX_FILE)) {
+    let index = match private().read(true).open(dir.join(INDEX_FILE)) {
         Ok(file) if with_index => Some(file),
         Ok(_) => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -144,7 +145,7 @@ fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentL
 
 /// Locks the directory against a process that writes. A copy may have no lock file.
 fn lock(dir: &Path) -> Result<File, OpenFailure> {
-    let file = match File::open(dir.join(LOCK_FILE)) {
+    let file = match private().read(true).open(dir.join(LOCK_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(dir)?,
         opened => opened?,
     };
