@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -145,6 +146,39 @@ impl<M> ResponseQueue<M> {
         queue.end = Some(status);
         let reader = queue.reader.take();
         // The transport must not run into the lock.
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Drops what is still queued after `time`, because its peer does not read, and makes `status` the end. A
+    /// stream that was ended with `flush` would otherwise keep its messages for as long as the peer likes.
+    pub fn drop_unread_after(&self, time: Duration, status: Status)
+    where
+        M: Send + 'static,
+    {
+        if self.lock().messages.is_empty() {
+            return;
+        }
+        // Not the queue itself, which would outlast the call by this time.
+        let queue = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(queue) = queue.upgrade() {
+                Self(queue).drop_unread(status);
+            }
+        });
+    }
+
+    fn drop_unread(&self, status: Status) {
+        let mut queue = self.lock();
+        if queue.messages.is_empty() {
+            return;
+        }
+        queue.messages = VecDeque::new();
+        queue.end = Some(status);
+        let reader = queue.reader.take();
         drop(queue);
         if let Some(reader) = reader {
             reader.wake();
@@ -393,6 +427,30 @@ mod tests {
             assert_eq!(take_all(&mut responses), (numbers, Some(code)));
             assert!(matches!(responses.next().now_or_never(), Some(None)));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flushed_messages_that_nobody_reads_are_dropped() {
+        for (waits, messages, code) in [(29, vec![1, 9], Code::Ok), (31, vec![], Code::Aborted)] {
+            let (queue, mut responses) = ResponseQueue::new(1, ());
+            queue.push(1, 1).unwrap();
+            queue.end(Some(9), Status::ok(""), true);
+            queue.drop_unread_after(Duration::from_secs(30), Status::aborted(""));
+            drop(queue);
+            tokio::time::sleep(Duration::from_secs(waits)).await;
+            assert_eq!(take_all(&mut responses), (messages, Some(code)));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queue_lasts_no_longer_than_its_call() {
+        let (queue, responses) = ResponseQueue::new(1, ());
+        let message = Arc::new(());
+        queue.push(Arc::clone(&message), 1).unwrap();
+        queue.end(None, Status::ok(""), true);
+        queue.drop_unread_after(Duration::from_secs(30), Status::aborted(""));
+        drop((queue, responses));
+        assert_eq!(Arc::strong_count(&message), 1);
     }
 
     #[tokio::test(start_paused = true)]

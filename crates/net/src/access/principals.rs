@@ -9,7 +9,7 @@ use tonic::{
 };
 
 use super::KnownPeer;
-use crate::{ClientKey, KeyedPermit, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates};
+use crate::{KeyedPermit, KeyedPermits, Refusal, Refusals, RequestRate, RequestRates};
 
 /// The calls that one principal may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,13 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use steadfast_access::Access;
-use steadfast_net::{KeyedPermit, ResponseQueue, access::KnownPeer};
+use steadfast_net::{ResponseQueue, access::KnownPeer};
 use steadfast_wire::streamer::GatewayMessage;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::access::AdmittedPeer;
 use crate::{
     Event,
     hub::{DocumentPage, Input, ReadFault, ReadId, Stats, StreamId, Survey},
@@ -76,8 +75,6 @@ pub(super) struct StreamHandle {
     pub(super) peer: Option<SocketAddr>,
     /// `None` if everybody may do everything.
     pub(super) known: Option<KnownPeer>,
-    /// The stream counts for its principal.
-    _permit: Option<KeyedPermit>,
 }
 
 /// A message that the hub has not handled yet.
@@ -121,16 +118,14 @@ impl HubHandle {
         stream: StreamId,
         queue: ResponseQueue<Bytes>,
         peer: Option<SocketAddr>,
-        admitted: Option<AdmittedPeer>,
+        known: Option<KnownPeer>,
     ) -> CancellationToken {
         let ended = CancellationToken::new();
-        let (known, permit) = admitted.map(AdmittedPeer::into_parts).unzip();
         let handle = StreamHandle {
             queue,
             ended: ended.clone(),
             peer,
             known,
-            _permit: permit.flatten(),
         };
         if let Err(unsent) = self.messages.send(HubMessage::Opened(stream, handle)) {
             // The task has closed its queue. Without a status the peer would wait for its timeout.

@@ -71,6 +71,9 @@ const RECHECK_SLICE: usize = 256;
 /// The streams and subscriptions that are visited in one slice of a survey: some 100 µs.
 const SURVEY_SLICE: usize = 1_024;
 
+/// The time in which a peer has to read what is queued when its stream ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
+
 impl CommitSender {
     /// Sends events to the hub and waits if its queue is full. Must run on a thread that may block.
     pub(super) fn send(&self, events: &[Arc<Event>]) {
@@ -383,6 +386,11 @@ impl HubTask {
                 if let Some(handle) = self.streams.remove(&stream) {
                     debug!(stream = stream.0, code = ?status.code, cause = %status.text, "stream ended");
                     handle.queue.end(last, to_status(status), flush);
+                    if flush {
+                        // The hub does not know the stream any more, so that nothing else ends it.
+                        let queue = &handle.queue;
+                        queue.drop_unread_after(FLUSH_TIMEOUT, unread());
+                    }
                     // The receiving task then stops. The hub ignores the end that it reports.
                     handle.ended.cancel();
                     self.check_drained();
@@ -467,6 +475,12 @@ impl Drop for HubTask {
             handle.abort();
         }
     }
+}
+
+fn unread() -> Status {
+    Status::resource_exhausted(format!(
+        "the last messages were not read within {FLUSH_TIMEOUT:?} after the end of the stream"
+    ))
 }
 
 fn to_status(status: EndStatus) -> Status {

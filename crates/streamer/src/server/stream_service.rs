@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use steadfast_net::{Observer, Peer, ResponseQueue};
+use steadfast_net::{KeyedPermit, Observer, Peer, ResponseQueue};
 use steadfast_wire::streamer::{GatewayMessage, streamer_service_server::SERVICE_NAME};
 use tonic::{
     Status, Streaming,
@@ -45,8 +45,11 @@ pub(super) struct StreamService {
 /// Tells the hub what the transport takes from a stream's queue.
 #[derive(Debug)]
 pub(super) struct QueueObserver {
-    pub(super) hub: HubHandle,
-    pub(super) stream: StreamId,
+    hub: HubHandle,
+    stream: StreamId,
+    /// The call counts for its principal until its response is sent or dropped, also after its stream has
+    /// ended.
+    _permit: Option<KeyedPermit>,
 }
 
 /// The name of the service's only method.
@@ -73,13 +76,11 @@ impl StreamService {
         &self,
         messages: Streaming<GatewayMessage>,
         peer: Option<SocketAddr>,
-        known: Option<AdmittedPeer>,
+        admitted: Option<AdmittedPeer>,
     ) -> http::Response<Body> {
         let stream = self.hub.next_stream();
-        let observer = QueueObserver {
-            hub: self.hub.clone(),
-            stream,
-        };
+        let (known, permit) = admitted.map(AdmittedPeer::into_parts).unzip();
+        let observer = QueueObserver::new(self.hub.clone(), stream, permit.flatten());
         // The hub bounds the queue: it counts the bytes and ends the stream at outbound_bytes.
         let (queue, responses) = ResponseQueue::new(usize::MAX, observer);
         // Before the receiving task is spawned, so that the hub knows the stream of its first
@@ -160,6 +161,16 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
 /// The size at which a stream's buffer for received messages starts. Small, because every stream has
 /// one for as long as it lasts, and most messages are heartbeats.
 const RECEIVE_BUFFER: usize = 64;
+
+impl QueueObserver {
+    pub(super) fn new(hub: HubHandle, stream: StreamId, permit: Option<KeyedPermit>) -> Self {
+        Self {
+            hub,
+            stream,
+            _permit: permit,
+        }
+    }
+}
 
 impl Observer for QueueObserver {
     fn on_dequeued(&self) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
-use steadfast_net::{ResponseQueue, Responses};
+use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits, ResponseQueue, Responses};
 use tonic::Code;
 
 use super::{
@@ -31,11 +31,8 @@ fn hub() -> (HubHandle, HubTask, CommitSender) {
     HubTask::new(hub, reader, AccessControl::default())
 }
 
-fn queue(handle: &HubHandle) -> (ResponseQueue<Bytes>, Queued) {
-    let observer = QueueObserver {
-        hub: handle.clone(),
-        stream: handle.next_stream(),
-    };
+fn queue(handle: &HubHandle, permit: Option<KeyedPermit>) -> (ResponseQueue<Bytes>, Queued) {
+    let observer = QueueObserver::new(handle.clone(), handle.next_stream(), permit);
     ResponseQueue::new(usize::MAX, observer)
 }
 
@@ -53,7 +50,7 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
     let mut ends = BTreeMap::new();
     for case in ["running", "not started", "stopped"] {
         let (handle, task, commits) = hub();
-        let (queue, mut responses) = queue(&handle);
+        let (queue, mut responses) = queue(&handle, None);
         let stop = CancellationToken::new();
         let ended = match case {
             "running" => {
@@ -83,4 +80,27 @@ async fn streams_end_with_the_hub_and_none_opens_later() {
         ends.values().all(|end| *end == Some(Code::Unavailable)),
         "{ends:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_call_counts_and_keeps_no_queue_while_it_is_unread() {
+    let (handle, task, _commits) = hub();
+    let permits = KeyedPermits::new(1);
+    let alice = || permits.try_acquire(ClientKey::Principal("alice".into()));
+    let (queue, mut responses) = queue(&handle, alice());
+    queue.push(Bytes::from_static(b"unread"), 6).unwrap();
+    let ended = handle.open(StreamId(0), queue, None, None);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(task.run(stop.clone()));
+    // The peer has ended its half, and reads nothing.
+    handle.send(HubMessage::Ended(StreamId(0)));
+    ended.cancelled().await;
+    assert!(alice().is_none());
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(end_code(&mut responses), Some(Code::ResourceExhausted));
+    assert!(alice().is_none());
+    drop(responses);
+    assert!(alice().is_some());
+    stop.cancel();
+    running.abort();
 }
