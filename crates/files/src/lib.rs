@@ -52,7 +52,7 @@ mod tests {
         fs::write(&victim, "kept").unwrap();
         for target in [&victim, &folder.path().join("missing")] {
             symlink(target, &link).unwrap();
-            for mut options in [
+            for options in [
                 private().write(true).create(true).truncate(true).clone(),
                 private().read(true).write(true).clone(),
                 private().append(true).create(true).clone(),
