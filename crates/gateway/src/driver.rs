@@ -13,7 +13,7 @@ use steadfast_session::Time;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    limits::{Held, MessageRate},
+    limits::{Held, MessageRate, client_of},
     machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
@@ -134,10 +134,10 @@ impl Driver {
         driver
     }
 
-    /// Returns the permit of a socket of this peer, `None` if none is needed. Without a policy the limits of
-    /// addresses are enough.
+    /// Returns the permit of a socket of this peer, `None` if none is needed: of peers without credentials the
+    /// connections of an address are limited.
     pub(crate) fn admit(shared: &Shared, peer: &Peer) -> Result<Option<KeyedPermit>, &'static str> {
-        if !shared.rights.is_restricted() {
+        if !peer.shares_limits() {
             return Ok(None);
         }
         let key = ClientKey::Principal(peer.principal().name);
@@ -466,7 +466,7 @@ impl Driver {
             let text = format!("a socket may have {max} subscriptions");
             return Err(End::new(EndCode::Limit, text));
         }
-        let client = self.shared.client(self.peer.as_ref(), self.address);
+        let client = client_of(self.peer.as_ref(), self.address);
         let counted = self.shared.count_subscription(client)?;
         let own = &self.socket.signals.figures.subscriptions;
         own.fetch_add(1, Relaxed);

@@ -11,6 +11,8 @@ use std::{
 use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits};
 use steadfast_session::Time;
 
+use crate::rights::Peer;
+
 /// Limits of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -56,10 +58,12 @@ pub(crate) struct Permits {
     subscriptions: Arc<KeyedPermits>,
 }
 
-/// The client that limits are counted for: its principal, or its address while it has none.
-pub(crate) fn client_key(principal: Option<&str>, address: Option<IpAddr>) -> ClientKey {
-    match (principal, address) {
-        (Some(name), _) => ClientKey::Principal(name.into()),
+/// Returns the client that limits are counted for: the principal of a peer, or its address if it has no
+/// credentials or there is no policy.
+pub(crate) fn client_of(peer: Option<&Peer>, address: Option<IpAddr>) -> ClientKey {
+    let peer = peer.filter(|peer| peer.shares_limits());
+    match (peer, address) {
+        (Some(peer), _) => ClientKey::Principal(peer.principal().name),
         (None, Some(address)) => ClientKey::from(address),
         (None, None) => ClientKey::Principal("unknown".into()),
     }

@@ -86,6 +86,12 @@ impl Peer {
         self.0.is_some()
     }
 
+    /// Returns true if its sockets and subscriptions count together with those of its principal's other
+    /// sockets. Peers without credentials count by their addresses, as all do without a policy.
+    pub(crate) fn shares_limits(&self) -> bool {
+        self.0.as_ref().is_some_and(KnownPeer::shares_limits)
+    }
+
     /// Returns the name and the validity that a machine is told.
     #[must_use]
     pub fn principal(&self) -> Principal {

@@ -1,11 +1,8 @@
 //! What all requests and sockets of a gateway share.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use steadfast_net::{ClientKey, KeyedPermit};
@@ -14,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::{
     idempotency::Keys,
-    limits::{Permits, client_key},
+    limits::Permits,
     metrics::{Metrics, Refused},
     options::GatewayOptions,
-    rights::{Peer, Rights},
+    rights::Rights,
     sockets::Sockets,
     subscription::{End, EndCode},
     upstream::Upstream,
@@ -52,13 +49,6 @@ pub(crate) struct Counted {
 }
 
 impl Shared {
-    /// Returns the client that limits are counted for: its principal, or its address if there are none.
-    pub(crate) fn client(&self, peer: Option<&Peer>, address: Option<IpAddr>) -> ClientKey {
-        let peer = peer.filter(|_| self.rights.is_restricted());
-        let name = peer.map(|peer| peer.principal().name);
-        client_key(name.as_deref(), address)
-    }
-
     /// Counts a subscription.
     ///
     /// # Errors

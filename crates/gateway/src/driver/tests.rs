@@ -294,3 +294,24 @@ async fn expired_token_ends_every_protocol_on_time() {
         assert!(expected.contains(&after), "{kind:?}: {after:?}");
     }
 }
+
+#[tokio::test]
+async fn peers_without_credentials_count_by_their_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.toml");
+    let policy = "[[grants]]\nrole = 'r'\ndatabases = ['*']\ncollections = ['*']\n\
+                  actions = ['subscribe']\n\
+                  [[members]]\nroles = ['r']\nprincipals = ['anonymous']\n";
+    std::fs::write(&path, policy).unwrap();
+    let (rights, _file) = Rights::load(Some(&path)).unwrap();
+    let shared = shared(rights, Limits::default());
+    let stranger = || {
+        let (headers, extensions) = Default::default();
+        shared.rights.identify(&headers, &extensions).unwrap()
+    };
+    // None needs a permit of the principal that they have in common.
+    assert!(Driver::admit(&shared, &stranger()).unwrap().is_none());
+    let client = |last| client_of(Some(&stranger()), Some(IpAddr::from([192, 0, 2, last])));
+    assert_ne!(client(1), client(2));
+    assert_eq!(client(1), client(1));
+}

@@ -18,7 +18,7 @@ use super::{
     error::ApiError,
     parameters::{Parameters, position},
 };
-use crate::{server::realtime::address, shared::Shared};
+use crate::{limits::client_of, server::realtime::address, shared::Shared};
 
 /// The header in which a browser repeats the last id of a stream of events.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -50,7 +50,7 @@ pub(super) async fn changes(
         items: parameters.take_number("limit", 1..=MAX_ITEMS, poll::DEFAULT_ITEMS)?,
     };
     parameters.finish()?;
-    let client = shared.client(Some(&peer), address(&head));
+    let client = client_of(Some(&peer), address(&head));
     let _counted = shared.count_subscription(client)?;
     poll::serve(&shared, peer, wanted, fields, wait).await
 }

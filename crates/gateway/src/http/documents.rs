@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{POSITION, error::ApiError, parameters::Parameters};
 use crate::{
+    limits::client_of,
     rights::{Grant, Peer},
     server::realtime::address,
     shared::{Counted, Shared},
@@ -44,7 +45,7 @@ pub(super) async fn read(
     (wanted.snapshot, wanted.left) = (true, true);
     let grant = peer.grant(&wanted.database, &wanted.collection);
     let place = (Arc::clone(&wanted.database), Arc::clone(&wanted.collection));
-    let counted = shared.count_subscription(shared.client(Some(&peer), address(&head)))?;
+    let counted = shared.count_subscription(client_of(Some(&peer), address(&head)))?;
     let mut handle = shared.upstream.open(wanted, &peer);
     let open_timeout = shared.upstream.options().open_timeout;
     let begins = timeout(open_timeout, begin(&mut handle)).await;

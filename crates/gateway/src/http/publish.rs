@@ -22,7 +22,8 @@ use tokio::time::timeout;
 use self::body::documents;
 use super::{error::ApiError, parameters::Parameters};
 use crate::{
-    idempotency::Claim, metrics::Refused, rights::Peer, server::realtime::address, shared::Shared,
+    idempotency::Claim, limits::client_of, metrics::Refused, rights::Peer,
+    server::realtime::address, shared::Shared,
 };
 
 /// The header with the key of a request that may be repeated.
@@ -89,7 +90,7 @@ pub(super) async fn publish(
             let principal = &peer.principal().name;
             let parts = [&**principal, &*database, &*collection, &*key];
             let is_delete = operation == Operation::Delete;
-            let client = shared.client(Some(&peer), address(&head));
+            let client = client_of(Some(&peer), address(&head));
             let claim = shared.keys.claim(&client, &parts, is_delete, &body)?;
             publish_once(&shared, claim, entries).await?
         }
