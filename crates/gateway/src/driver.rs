@@ -6,14 +6,16 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
+    time::Duration,
 };
 
-use steadfast_net::{ClientKey, KeyedPermit};
+use steadfast_access::Refused as Credentials;
+use steadfast_net::{ClientKey, KeyedPermit, MessageRate};
 use steadfast_session::Time;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    limits::{Held, MessageRate, client_of},
+    limits::{Held, client_of},
     machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
@@ -103,7 +105,6 @@ impl Driver {
         kind: SocketKind,
         newcomer: Newcomer,
     ) -> Self {
-        let now = shared.now();
         let socket = shared.sockets.open(kind, newcomer.address, &shared.metrics);
         let mut driver = Self {
             machine,
@@ -115,7 +116,7 @@ impl Driver {
             out: VecDeque::new(),
             slots: Vec::new(),
             turn: 0,
-            rate: MessageRate::new(&shared.options.limits, now),
+            rate: MessageRate::new(shared.options.limits.messages),
             waiting: Held::new(&shared.waiting),
             tick_at: None,
             timer: None,
@@ -167,9 +168,7 @@ impl Driver {
 
     /// Counts messages of the client, and closes the socket if they are too many.
     fn counts(&mut self, messages: usize) -> bool {
-        let now = self.shared.now();
-        let limits = &self.shared.options.limits;
-        let is_allowed = self.rate.take(limits, messages, now);
+        let is_allowed = self.rate.admit(messages);
         if !is_allowed {
             self.refuse(Refused::MessageRate, 1013, "too many messages");
         }
@@ -276,10 +275,11 @@ impl Driver {
         let Some(peer) = &self.peer else { return };
         let before = peer.principal().name;
         match self.shared.rights.recheck(peer) {
-            Ok(None) => {}
+            // The same rules are passed on again when the wall clock was set.
+            Ok(None) => self.expires_at = self.expiry(peer.expires_in()),
             // Its subscriptions are those of the other one.
             Ok(Some(peer)) if peer.principal().name != before => {
-                self.end_credentials("the credentials are those of another principal now");
+                self.end_credentials(Credentials::OtherPrincipal.public());
             }
             Ok(Some(peer)) => {
                 self.set_peer(peer);
@@ -290,8 +290,7 @@ impl Driver {
 
     fn set_peer(&mut self, peer: Peer) -> Principal {
         let principal = peer.principal();
-        let now = self.shared.now();
-        self.expires_at = principal.expires_in.map(|left| now + left);
+        self.expires_at = self.expiry(principal.expires_in);
         for slot in &mut self.slots {
             slot.handle.apply_rights(&peer);
         }
@@ -299,6 +298,10 @@ impl Driver {
         let name = Some(Arc::clone(&principal.name));
         self.socket.signals.figures.set_principal(name);
         principal
+    }
+
+    fn expiry(&self, expires_in: Option<Duration>) -> Option<Time> {
+        expires_in.map(|left| self.shared.now() + left)
     }
 
     fn end_credentials(&mut self, why: &'static str) {
@@ -322,7 +325,7 @@ impl Driver {
         }
         let now = self.shared.now();
         if self.expires_at.is_some_and(|expires| expires <= now) {
-            self.end_credentials("the credentials have expired");
+            self.end_credentials(Credentials::ExpiredToken.public());
         }
         if self.tick_at.is_some_and(|tick| tick <= now) {
             self.step(Input::Tick);

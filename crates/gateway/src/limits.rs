@@ -2,14 +2,14 @@
 
 use std::{
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits};
-use steadfast_session::Time;
+use steadfast_net::{ClientKey, KeyedPermit, KeyedPermits, RequestRate};
 
 use crate::rights::Peer;
 
@@ -27,11 +27,9 @@ pub struct Limits {
     pub subscriptions_per_socket: usize,
     /// Subscriptions of one principal, on all its sockets. Default 65,536.
     pub subscriptions_per_principal: usize,
-    /// Messages that a socket may send per second, over some time. Default 100.
-    pub messages_per_second: u32,
-    /// Messages that a socket may send at once. Default 2,000: a client that connects again repeats all its
-    /// subscriptions.
-    pub message_burst: u32,
+    /// Messages that a socket may send. Default 100 per second, and 2,000 at once: a client that connects
+    /// again repeats all its subscriptions.
+    pub messages: RequestRate,
     /// Bytes of a frame of a client. Default 64 KiB.
     pub frame_bytes: usize,
 }
@@ -44,8 +42,10 @@ impl Default for Limits {
             sockets_per_principal: 16_384,
             subscriptions_per_socket: 256,
             subscriptions_per_principal: 65_536,
-            messages_per_second: 100,
-            message_burst: 2_000,
+            messages: RequestRate {
+                per_second: NonZeroU32::new(100).expect("not zero"),
+                burst: NonZeroU32::new(2_000).expect("not zero"),
+            },
             frame_bytes: 64 << 10,
         }
     }
@@ -123,59 +123,5 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.set(0);
-    }
-}
-
-/// The messages that a socket may send: so many at once, and so many per second after that.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MessageRate {
-    left: f32,
-    at: Time,
-}
-
-impl MessageRate {
-    pub(crate) fn new(limits: &Limits, now: Time) -> Self {
-        Self {
-            left: limits.message_burst as f32,
-            at: now,
-        }
-    }
-
-    /// Counts messages. Returns false if they are too many.
-    pub(crate) fn take(&mut self, limits: &Limits, messages: usize, now: Time) -> bool {
-        let earned = now.since(self.at).as_secs_f32() * limits.messages_per_second as f32;
-        self.at = now;
-        self.left = (self.left + earned).min(limits.message_burst as f32);
-        let wanted = messages as f32;
-        if self.left < wanted {
-            return false;
-        }
-        self.left -= wanted;
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn messages_beyond_the_burst_are_earned_over_time() {
-        let limits = Limits {
-            messages_per_second: 10,
-            message_burst: 3,
-            ..Limits::default()
-        };
-        let mut rate = MessageRate::new(&limits, Time::ZERO);
-        let mut taken = |after_ms| {
-            let now = Time::ZERO + Duration::from_millis(after_ms);
-            (0..5).filter(|_| rate.take(&limits, 1, now)).count()
-        };
-        assert_eq!(
-            [taken(0), taken(50), taken(250), taken(60_000)],
-            [3, 0, 2, 3]
-        );
     }
 }

@@ -167,14 +167,10 @@ impl Metrics {
                 page.sample(&name, [("reason", reason)], count as f64, None);
             }
         }
-        let mut before = "";
         for figure in tls.into_iter().flat_map(Tls::figures) {
             let name = format!("{PREFIX}_{}", figure.name);
-            if before != figure.name {
-                let kind = if figure.is_counter { Counter } else { Gauge };
-                page.family(&name, kind, Some(figure.help));
-                before = figure.name;
-            }
+            let kind = if figure.is_counter { Counter } else { Gauge };
+            page.family(&name, kind, Some(figure.help));
             let labels = figure.reason.map(|reason| ("reason", reason));
             page.sample(&name, labels, figure.value, None);
         }

@@ -484,7 +484,7 @@ async fn drain_closes_every_socket_with_1012() {
 
 #[tokio::test]
 async fn too_many_messages_close_with_1013() {
-    let world = World::with(|options| options.limits.message_burst = 20).await;
+    let world = World::with(|options| options.limits.messages.burst = 20.try_into().unwrap()).await;
     let mut client = world.client().await;
     for _ in 0..200 {
         if client.0.send(Message::text("{}")).await.is_err() {

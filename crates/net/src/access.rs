@@ -72,9 +72,6 @@ struct Clocks {
     timers: Instant,
 }
 
-/// The time between two looks at the wall clock while credentials that expire are in use.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-
 impl AccessControl {
     /// Reads the policy file, if there is one. [`PolicyFile::follow`] then follows its changes.
     ///
@@ -318,14 +315,17 @@ impl FollowedPeer {
             let expiry = async {
                 match expires_in {
                     Some(Duration::ZERO) => {}
-                    // The wall clock may be set meanwhile, and timers stand still in a suspended system.
-                    Some(time) => sleep(time.min(CLOCK_INTERVAL)).await,
+                    // [`PolicyFile::follow`] ends the wait when the wall clock is set meanwhile.
+                    Some(time) => sleep(time).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
                 changed = self.current.changed(), if is_followed => match changed {
-                    Ok(()) => return self.update().map(|_| ()),
+                    // The same rules: only the time until the expiry is another one.
+                    Ok(()) => if self.update()? {
+                        return Ok(());
+                    },
                     // The server stops: nothing changes any more, but time passes.
                     Err(_) => is_followed = false,
                 },
@@ -374,6 +374,7 @@ impl PolicyFile {
             }
             if clocks.have_parted() {
                 clocks = Clocks::now();
+                current.send_modify(|_| {});
                 let access = Arc::clone(&current.borrow());
                 on_change(access);
             }

@@ -30,7 +30,7 @@ pub use self::{
     listener::{AtLimit, Listener, ListenerOptions, OpenConnections},
     refusals::{Refusal, Refusals},
     request_body::RequestBody,
-    request_rate::{RequestRate, RequestRates},
+    request_rate::{MessageRate, RequestRate, RequestRates},
     response_queue::{Amount, Observer, QueueFull, ResponseQueue, Responses},
     security::{PlaintextExposed, Security},
     socket::{Peer, Socket},

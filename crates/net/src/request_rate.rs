@@ -1,4 +1,4 @@
-//! Limits on the rate of requests.
+//! Limits on the rate of requests and messages.
 
 use std::{
     num::NonZeroU32,
@@ -11,18 +11,18 @@ use governor::{
     clock::{Clock, Reference},
     middleware::NoOpMiddleware,
     nanos::Nanos,
-    state::keyed::HashMapStateStore,
+    state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
 };
 use tokio::time::Instant;
 
 use crate::ClientKey;
 
-/// The requests that one client may send.
+/// The requests or messages that one client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestRate {
-    /// Requests per second in the long run.
+    /// The number per second in the long run.
     pub per_second: NonZeroU32,
-    /// Requests at once after a pause.
+    /// The number at once after a pause.
     pub burst: NonZeroU32,
 }
 
@@ -35,6 +35,10 @@ pub struct RequestRates {
 
 type Limiter =
     RateLimiter<ClientKey, HashMapStateStore<ClientKey>, TokioClock, NoOpMiddleware<Time>>;
+
+/// Counts the messages of one connection or stream.
+#[derive(Debug)]
+pub struct MessageRate(RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Time>>);
 
 /// The time of tokio, so that tests with virtual time see the same limits.
 #[derive(Clone, Copy, Debug)]
@@ -57,14 +61,37 @@ impl Default for RequestRate {
     }
 }
 
+impl RequestRate {
+    fn quota(self) -> Quota {
+        Quota::per_second(self.per_second).allow_burst(self.burst)
+    }
+}
+
+impl MessageRate {
+    /// Returns a counter without messages.
+    #[must_use]
+    pub fn new(rate: RequestRate) -> Self {
+        Self(RateLimiter::direct_with_clock(rate.quota(), TokioClock))
+    }
+
+    /// Counts messages that came together. Returns false if they are too many; then none is counted.
+    #[must_use]
+    pub fn admit(&self, messages: usize) -> bool {
+        let Ok(messages) = u32::try_from(messages) else {
+            return false;
+        };
+        NonZeroU32::new(messages)
+            .is_none_or(|messages| matches!(self.0.check_n(messages), Ok(Ok(()))))
+    }
+}
+
 impl RequestRates {
     /// Returns counters without requests.
     #[must_use]
     pub fn new(rate: RequestRate) -> Self {
-        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         let store = HashMapStateStore::default();
         Self {
-            limiter: RateLimiter::new(quota, store, TokioClock),
+            limiter: RateLimiter::new(rate.quota(), store, TokioClock),
             checks: AtomicU32::new(0),
         }
     }
@@ -132,6 +159,28 @@ mod tests {
         tokio::time::advance(wait).await;
         assert_eq!(rates.check(&greedy), Ok(()));
         assert!(rates.check(&greedy).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_beyond_the_burst_are_earned_over_time() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let rate = MessageRate::new(RequestRate {
+            per_second: number(10),
+            burst: number(3),
+        });
+        let mut taken = Vec::new();
+        for after_ms in [0, 50, 200, 59_750] {
+            tokio::time::advance(Duration::from_millis(after_ms)).await;
+            taken.push((0..5).filter(|_| rate.admit(1)).count());
+        }
+        assert_eq!(taken, [3, 0, 2, 3]);
+        assert!(rate.admit(0));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        // More than the burst never come together, and are not counted.
+        assert_eq!(
+            [4, 3, 1].map(|messages| rate.admit(messages)),
+            [false, true, false]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -151,11 +151,10 @@ fn frame_of(message: &str, times: usize) -> String {
     format!("[{}]", vec![message; times].join(","))
 }
 
-fn limits(message_burst: u32) -> Limits {
-    Limits {
-        message_burst,
-        ..Limits::default()
-    }
+fn limits(burst: u32) -> Limits {
+    let mut limits = Limits::default();
+    limits.messages.burst = burst.try_into().unwrap();
+    limits
 }
 
 #[tokio::test]
@@ -212,17 +211,27 @@ async fn rules_that_changed_before_a_socket_opened_apply_to_it() {
     );
 }
 
+/// Virtual time passes and the wall clock stands still, as after a step backwards.
+#[tokio::test(start_paused = true)]
+async fn expiry_of_an_open_stream_follows_the_wall_clock() {
+    let lifetime = Duration::from_secs(600);
+    let tokens = Tokens::expiring(lifetime);
+    let (rights, _file) = tokens.load();
+    let peer = tokens.alice(&rights);
+    let shared = shared(rights, Limits::default());
+    let driver = driver_of(&shared, Box::new(Stream::default()), SocketKind::Sse, peer);
+    tokio::time::advance(lifetime / 2).await;
+    shared.sockets.signal_rights();
+    let after = unauthenticated_after(driver).await;
+    assert!(after + Duration::from_secs(60) > lifetime, "{after:?}");
+}
+
 #[tokio::test]
 async fn snapshots_of_all_sockets_together_are_bounded() {
     let shared = shared(Rights::default(), Limits::default());
     let open = || {
-        let newcomer = Newcomer {
-            peer: Some(Peer::default()),
-            address: None,
-            permit: None,
-        };
         let machine = Box::new(Classic::new());
-        let mut driver = Driver::new(Arc::clone(&shared), machine, SocketKind::Classic, newcomer);
+        let mut driver = driver_of(&shared, machine, SocketKind::Classic, Peer::default());
         driver.on_text(r#"{"id":"a","type":"auth","payload":{"token":"t","database":"db"}}"#);
         driver.on_text(
             r#"{"id":"s","type":"subscribe","payload":{"query":{"collection":"orders"},"sendSnapshot":true}}"#,

@@ -64,10 +64,8 @@ impl AsyncWrite for Flood {
 }
 
 fn socket(frame: Vec<u8>) -> WebSocket<Flood> {
-    let limits = Limits {
-        message_burst: 1_000_000,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.messages.burst = 1_000_000.try_into().unwrap();
     let driver = driver(&shared(Rights::default(), limits), Peer::default());
     let io = Flood {
         frame,

@@ -76,7 +76,10 @@ async fn rules_are_passed_on_again_when_the_clock_was_set() {
     // Virtual time passes, and the wall clock stands still.
     let again = timeout(Duration::from_secs(5), receiver.recv());
     let again = again.await.unwrap().unwrap();
-    assert!(Arc::ptr_eq(&again, &control.0.unwrap().borrow()));
+    let current = control.0.unwrap();
+    assert!(Arc::ptr_eq(&again, &current.borrow()));
+    // Open calls are woken, and compute their times of expiry again, too.
+    assert!(current.has_changed().unwrap());
     stop.cancel();
     following.await.unwrap();
 }

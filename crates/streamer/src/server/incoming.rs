@@ -1,16 +1,15 @@
 //! The task that receives the messages of one stream.
 
 use std::{
+    num::NonZeroU32,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
-use steadfast_net::{ResponseQueue, access::AccessControl};
+use steadfast_net::{MessageRate, RequestRate, ResponseQueue, access::AccessControl};
 use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::debug;
@@ -25,20 +24,13 @@ use crate::hub::StreamId;
 /// that exceeds it sends faster than anything can be answered.
 const BACKLOG_BYTES: usize = 64 << 20;
 
-/// The time after which one more message with newer credentials is allowed on one stream. Each is verified,
-/// and its rights are compared for every collection of the stream.
-const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The number of such messages at once. What a peer sent in the right intervals may arrive together after
-/// a stall.
-const CREDENTIALS_BURST: u32 = 3;
-
-/// Limits how often newer credentials come on one stream.
-#[derive(Debug, Default)]
-struct CredentialsRate {
-    /// The time at which the whole burst is allowed again.
-    full_at: Option<Instant>,
-}
+/// The messages with newer credentials that one stream may send. Each is verified, and its rights are compared
+/// for every collection of the stream. What a peer sent in the right intervals may arrive together after a
+/// stall.
+const CREDENTIALS: RequestRate = RequestRate {
+    per_second: NonZeroU32::new(1).expect("not zero"),
+    burst: NonZeroU32::new(3).expect("not zero"),
+};
 
 /// The weight of a message besides its encoded length.
 const OVERHEAD: usize = 128;
@@ -56,7 +48,7 @@ pub(super) async fn receive(
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     let mut lookup: Option<Lookup> = None;
-    let mut credentials = CredentialsRate::default();
+    let credentials = MessageRate::new(CREDENTIALS);
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
@@ -93,7 +85,7 @@ pub(super) async fn receive(
                     hub.send(HubMessage::Received(stream, Received { message, share }));
                     continue;
                 };
-                if !credentials.admit(Instant::now()) {
+                if !credentials.admit(1) {
                     queue.end(None, too_many_credentials(), false);
                     break;
                 }
@@ -119,22 +111,10 @@ pub(super) async fn receive(
     hub.send(HubMessage::Ended(stream));
 }
 
-impl CredentialsRate {
-    /// Returns true if newer credentials may come now, and counts them.
-    fn admit(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.map_or(now, |at| at.max(now)) + CREDENTIALS_INTERVAL;
-        let is_allowed = full_at <= now + CREDENTIALS_INTERVAL * CREDENTIALS_BURST;
-        if is_allowed {
-            self.full_at = Some(full_at);
-        }
-        is_allowed
-    }
-}
-
 fn too_many_credentials() -> Status {
     Status::resource_exhausted(format!(
-        "newer credentials came more than {CREDENTIALS_BURST} times at once, and then once in \
-         {CREDENTIALS_INTERVAL:?}; send them less often"
+        "newer credentials came more than {} times at once, and then once in 1s; send them less often",
+        CREDENTIALS.burst
     ))
 }
 
@@ -164,11 +144,15 @@ fn receive_failed(status: &Status) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
 
-    #[test]
-    fn credentials_that_a_stall_brings_together_are_allowed() {
-        let mut rate = CredentialsRate::default();
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_a_stall_brings_together_are_allowed() {
+        let rate = MessageRate::new(CREDENTIALS);
         let start = Instant::now();
         for (after_ms, is_allowed) in [
             (0, true),
@@ -183,8 +167,9 @@ mod tests {
             (9000, true),
             (9000, false),
         ] {
-            let now = start + Duration::from_millis(after_ms);
-            assert_eq!(rate.admit(now), is_allowed, "after {after_ms} ms");
+            let at = start + Duration::from_millis(after_ms);
+            tokio::time::advance(at - Instant::now()).await;
+            assert_eq!(rate.admit(1), is_allowed, "after {after_ms} ms");
         }
     }
 }

@@ -60,15 +60,10 @@ pub(super) fn page(gathered: &Gathered, own: &Refusals) -> String {
         }
     }
     streams(&mut page, gathered);
-    let figures = gathered.tls.iter().flat_map(Tls::figures);
-    let mut before = "";
-    for figure in figures {
+    for figure in gathered.tls.iter().flat_map(Tls::figures) {
         let name = format!("{PREFIX}_{}", figure.name);
-        if before != figure.name {
-            let kind = if figure.is_counter { Counter } else { Gauge };
-            page.family(&name, kind, Some(figure.help));
-            before = figure.name;
-        }
+        let kind = if figure.is_counter { Counter } else { Gauge };
+        page.family(&name, kind, Some(figure.help));
         let labels = figure.reason.map(|reason| ("reason", reason));
         page.sample(&name, labels, figure.value, None);
     }
