@@ -20,7 +20,7 @@ use axum::{
 
 #[cfg(test)]
 pub(crate) use self::changes::Stream;
-use self::error::ApiError;
+pub(crate) use self::error::ApiError;
 use crate::{metrics::Refused, shared::Shared};
 
 /// The position from which changes continue a snapshot.

@@ -121,22 +121,17 @@ async fn metrics(State(sources): State<Arc<Sources>>, request: Request) -> Respo
         connections,
         refusals,
     } = &*sources;
-    match shared
+    let admin = shared
         .rights
-        .identify(request.headers(), request.extensions())
-    {
-        Ok(peer) if peer.is_admin() => {}
-        Ok(_) => {
-            let text = "only an administrator may see this page\n";
-            return (StatusCode::FORBIDDEN, text).into_response();
-        }
-        Err(cause) => {
-            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-            let text = format!("{}\n", cause.public());
-            return (StatusCode::UNAUTHORIZED, challenge, text).into_response();
-        }
+        .require_admin(request.headers(), request.extensions());
+    if let Err(denied) = admin {
+        let forbidden = "only an administrator may see this page";
+        return denied.respond(forbidden).into_response();
     }
     let tls = shared.options.security.tls.as_ref();
+    if let Some(tls) = tls {
+        tls.refresh().await;
+    }
     let connected = shared.upstream.connected();
     let page = shared.metrics.page(connections, connected, tls, refusals);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -154,11 +149,11 @@ async fn readyz(State(sources): State<Arc<Sources>>, request: Request) -> Respon
             Some(problem) => ("not connected to a Streamer", Some(problem)),
         }
     };
-    let peer = shared
+    let admin = shared
         .rights
-        .identify(request.headers(), request.extensions());
+        .require_admin(request.headers(), request.extensions());
     // Probes have no credentials, and learn no more than the state.
-    let reason = reason.filter(|_| peer.is_ok_and(|peer| peer.is_admin()));
+    let reason = reason.filter(|_| admin.is_ok());
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let text = format!("{state}{reason}\n");
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

@@ -4,7 +4,7 @@ use std::{future::pending, path::Path, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap};
 use steadfast_access::{Action, Decision, Faults, Refused};
-use steadfast_net::access::{AccessControl, KnownPeer, PolicyFile};
+use steadfast_net::access::{AccessControl, Denied, KnownPeer, PolicyFile};
 use steadfast_streamer::{
     Filter,
     filter::{Document, Selection, evaluate},
@@ -55,6 +55,19 @@ impl Rights {
     /// If its credentials are not valid, or if it has none and the policy names no anonymous peers.
     pub fn identify(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Peer, Refused> {
         self.0.identify(headers, extensions).map(Peer)
+    }
+
+    /// Does nothing if the client that sent a request may see the state of the gateway.
+    ///
+    /// # Errors
+    ///
+    /// If it may not.
+    pub fn require_admin(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<(), Denied> {
+        self.0.require(headers, extensions, Action::Admin).map(drop)
     }
 
     /// Returns the client that sent a token in a message.
@@ -148,13 +161,6 @@ impl Peer {
             return true;
         };
         known.decide(Action::Publish, database, collection) == Decision::Allowed
-    }
-
-    /// Returns true if the client may see the state of the gateway.
-    #[must_use]
-    pub fn is_admin(&self) -> bool {
-        let known = self.0.as_ref();
-        known.is_none_or(|known| known.allows(Action::Admin))
     }
 }
 

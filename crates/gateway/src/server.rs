@@ -104,7 +104,7 @@ impl Gateway {
         let scope = tasks.clone();
         let accepting = tasks.spawn(listener.serve(move |socket| {
             let service = TowerToHyperService::new(router.clone());
-            http1::serve_upgradable(socket, service, HEAD_TIMEOUT, &scope)
+            http1::serve(socket, service, HEAD_TIMEOUT, &scope)
         }));
         Ok(Self {
             address,

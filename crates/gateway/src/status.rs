@@ -7,15 +7,16 @@ use std::{
 };
 
 use axum::{
+    Json,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use steadfast_net::OpenConnections;
+use steadfast_net::{OpenConnections, access::Denied};
 
-use crate::shared::Shared;
+use crate::{http::ApiError, shared::Shared};
 
 /// The response to `GET /v1/status` (docs/protocol-gateway.md).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,25 +82,14 @@ const NO_SOURCE: &str = "the gateway does not know the Streamer's listener for o
 pub(crate) async fn status(
     State((shared, connections)): State<(Arc<Shared>, OpenConnections)>,
     request: Request,
-) -> Response {
-    let peer = shared
+) -> Result<Response, ApiError> {
+    shared
         .rights
-        .identify(request.headers(), request.extensions());
-    match peer {
-        Ok(peer) if peer.is_admin() => {}
-        Ok(_) => {
-            let text = "the figures are for administrators";
-            return refusal(StatusCode::FORBIDDEN, "denied", text);
-        }
-        Err(cause) => {
-            let mut response = refusal(StatusCode::UNAUTHORIZED, "unauthenticated", cause.public());
-            let challenge = header::HeaderValue::from_static("Bearer");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
-            return response;
-        }
-    }
+        .require_admin(request.headers(), request.extensions())
+        .map_err(|denied| match denied {
+            Denied::Credentials(cause) => cause.into(),
+            Denied::Forbidden => ApiError::denied("the figures are for administrators"),
+        })?;
     let read = match &shared.options.streamer_status {
         Some(source) => source.read().await,
         None => Err(NO_SOURCE.to_owned()),
@@ -108,28 +98,12 @@ pub(crate) async fn status(
         Ok(streamer) => (Some(streamer), None),
         Err(problem) => (None, Some(problem)),
     };
-    json(
-        StatusCode::OK,
-        &Status {
-            gateway: GatewayStatus::new(&shared, &connections),
-            streamer,
-            problem,
-        },
-    )
-}
-
-fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
-    let error = serde_json::json!({"error": {"code": code, "message": message}});
-    json(status, &error)
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(body).expect("texts and numbers are JSON");
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (status, headers, body).into_response()
+    let status = Status {
+        gateway: GatewayStatus::new(&shared, &connections),
+        streamer,
+        problem,
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(status)).into_response())
 }
 
 impl GatewayStatus {

@@ -1,5 +1,6 @@
 //! The identities and rights of peers, by a policy file that is followed.
 
+mod denied;
 mod local;
 mod principals;
 
@@ -23,6 +24,7 @@ use tonic::Status;
 use tracing::{debug, info, warn};
 
 pub use self::{
+    denied::Denied,
     local::{LocalAccess, LocalPeer},
     principals::{PrincipalLimits, Principals},
 };

@@ -4,13 +4,7 @@ use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    server::conn::http1::{self, Connection},
-    service::{HttpService, Service},
-    upgrade::Upgraded,
-};
+use hyper::{Request, Response, server::conn::http1, service::Service, upgrade::Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::{
@@ -24,7 +18,8 @@ const HEAD_BYTES: usize = 32 << 10;
 
 /// Serves one connection until the peer leaves, is silent for too long, or the server drains. The request
 /// under way is then the last. `head_timeout` limits the wait for the head of a request after the
-/// first, for which [`ListenerOptions`](crate::ListenerOptions) has a limit.
+/// first, for which [`ListenerOptions`](crate::ListenerOptions) has a limit. When a response switches to another
+/// protocol, the future ends, and [`into_socket`] has the connection.
 pub fn serve<S, B>(
     socket: Socket,
     service: S,
@@ -38,29 +33,15 @@ where
 {
     let requests = Requests::new(socket.permit());
     let service = WithPeer::new(service, socket.peer());
-    let connection = connection(socket, requests.limit(service), head_timeout);
-    let end = Connection::graceful_shutdown;
-    // Without an idle timeout, which is what `head_timeout` is between two requests.
-    connection::run(connection, end, requests, None, tasks.clone())
-}
-
-/// Does the same as [`serve`] for a service whose responses may switch to another protocol. The future then
-/// ends, and [`into_socket`] has the connection.
-pub fn serve_upgradable<S, B>(
-    socket: Socket,
-    service: S,
-    head_timeout: Duration,
-    tasks: &Tasks,
-) -> impl Future<Output = ()> + use<S, B>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>>,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-{
-    let requests = Requests::new(socket.permit());
-    let service = WithPeer::new(service, socket.peer());
-    let connection = connection(socket, requests.limit(service), head_timeout).with_upgrades();
+    let connection = http1::Builder::new()
+        // hyper panics if a timeout is set without a timer.
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), requests.limit(service))
+        .with_upgrades();
     let end = http1::UpgradeableConnection::graceful_shutdown;
+    // Without an idle timeout, which is what `head_timeout` is between two requests.
     connection::run(connection, end, requests, None, tasks.clone())
 }
 
@@ -70,23 +51,4 @@ where
 pub fn into_socket(upgraded: Upgraded) -> Option<(Socket, Bytes)> {
     let parts = upgraded.downcast::<TokioIo<Socket>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
-}
-
-fn connection<S>(
-    socket: Socket,
-    service: S,
-    head_timeout: Duration,
-) -> Connection<TokioIo<Socket>, S>
-where
-    S: HttpService<Incoming>,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    S::ResBody: 'static,
-    <S::ResBody as Body>::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    http1::Builder::new()
-        // hyper panics if a timeout is set without a timer.
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(socket), service)
 }

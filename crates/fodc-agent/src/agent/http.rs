@@ -71,6 +71,9 @@ async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) ->
         // The wait for a permit counts towards the time limit.
         let permit = Arc::clone(&state.pages).acquire_owned().await;
         let snapshot = state.record.snapshot().await.map_err(io::Error::other)?;
+        if let Some(tls) = &state.tls {
+            tls.refresh().await;
+        }
         // The thread holds the permit: a page whose client is gone takes memory until it is built.
         let built = spawn_blocking(move || {
             // Building a page of a hundred thousand series takes too long for an async thread.

@@ -6,14 +6,14 @@ use axum::{
     BoxError,
     body::Body,
     extract::{Request, State as Shared},
-    http::{HeaderValue, Response, StatusCode, header},
+    http::Response,
     middleware::Next,
     response::IntoResponse as _,
 };
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use http_body::Body as _;
-use steadfast_access::{Action, Refused};
-use steadfast_net::access::{FollowedPeer, KnownPeer};
+use steadfast_access::Action;
+use steadfast_net::access::{Denied, FollowedPeer};
 
 use crate::state::State;
 
@@ -21,12 +21,8 @@ use crate::state::State;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ShowsFigures(pub(super) bool);
 
-/// The reason why a request is refused, or its response cut.
-#[derive(Clone, Debug)]
-enum Denied {
-    Credentials(Refused),
-    Forbidden,
-}
+/// What a peer without the right is told.
+const FORBIDDEN: &str = "you may not see this page";
 
 /// Resolves when a right ends; never with another value.
 type Withdrawn = BoxFuture<'static, Result<Infallible, Denied>>;
@@ -38,32 +34,24 @@ pub(super) async fn require(
     mut request: Request,
     next: Next,
 ) -> Response<Body> {
-    let action = action(request.uri().path());
-    let known = state
-        .access
-        .identify(request.headers(), request.extensions());
-    let Some(action) = action else {
-        let shows = match &known {
-            Ok(peer) => peer.as_ref().is_none_or(|it| it.allows(Action::Read)),
-            Err(_) => false,
-        };
-        request.extensions_mut().insert(ShowsFigures(shows));
+    let access = &state.access;
+    let Some(action) = action(request.uri().path()) else {
+        let read = access.require(request.headers(), request.extensions(), Action::Read);
+        request.extensions_mut().insert(ShowsFigures(read.is_ok()));
         return next.run(request).await;
     };
-    let followed = match known.map_err(Denied::Credentials) {
-        Ok(None) => return next.run(request).await,
-        Ok(Some(peer)) => check(&peer, action).map(|()| state.access.follow(peer)),
-        Err(denied) => Err(denied),
+    let known = match access.require(request.headers(), request.extensions(), action) {
+        Ok(known) => known,
+        Err(denied) => return respond(&denied, &state),
     };
-    let mut withdrawn: Withdrawn = match followed {
-        Ok(None) => return next.run(request).await,
-        Ok(Some(followed)) => Box::pin(until_withdrawn(followed, action)),
-        Err(denied) => return denied.respond(&state),
+    let Some(followed) = known.and_then(|known| access.follow(known)) else {
+        return next.run(request).await;
     };
+    let mut withdrawn: Withdrawn = Box::pin(until_withdrawn(followed, action));
     // Some pages wait for agents for most of a minute.
     let response = tokio::select! {
         biased;
-        Err(denied) = &mut withdrawn => return denied.respond(&state),
+        Err(denied) = &mut withdrawn => return respond(&denied, &state),
         response = next.run(request) => response,
     };
     if response.body().size_hint().exact().is_some() {
@@ -77,8 +65,8 @@ pub(super) async fn require(
             tokio::select! {
                 biased;
                 Err(denied) = &mut withdrawn => {
-                    denied.count(&state);
-                    Err(BoxError::from(denied.text()))
+                    count(&denied, &state);
+                    Err(BoxError::from(denied.text(FORBIDDEN)))
                 }
                 piece = pieces.next() => {
                     let piece = piece.transpose()?;
@@ -101,42 +89,18 @@ fn action(path: &str) -> Option<Action> {
     }
 }
 
-fn check(peer: &KnownPeer, action: Action) -> Result<(), Denied> {
-    peer.allows(action).then_some(()).ok_or(Denied::Forbidden)
-}
-
 async fn until_withdrawn(mut followed: FollowedPeer, action: Action) -> Result<Infallible, Denied> {
     loop {
         followed.changed().await.map_err(Denied::Credentials)?;
-        check(followed.peer(), action)?;
+        followed.peer().require(action)?;
     }
 }
 
-impl Denied {
-    fn text(&self) -> &'static str {
-        match self {
-            Self::Credentials(cause) => cause.public(),
-            Self::Forbidden => "you may not see this page",
-        }
-    }
+fn respond(denied: &Denied, state: &State) -> Response<Body> {
+    count(denied, state);
+    denied.respond(FORBIDDEN).into_response()
+}
 
-    fn count(&self, state: &State) {
-        let reason = match self {
-            Self::Credentials(cause) => cause.label(),
-            Self::Forbidden => "forbidden",
-        };
-        state.counters.refused_readers.add(reason);
-    }
-
-    fn respond(&self, state: &State) -> Response<Body> {
-        self.count(state);
-        let text = format!("{}\n", self.text());
-        match self {
-            Self::Forbidden => (StatusCode::FORBIDDEN, text).into_response(),
-            Self::Credentials(_) => {
-                let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))];
-                (StatusCode::UNAUTHORIZED, challenge, text).into_response()
-            }
-        }
-    }
+fn count(denied: &Denied, state: &State) {
+    state.counters.refused_readers.add(denied.label());
 }

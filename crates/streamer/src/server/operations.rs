@@ -439,24 +439,18 @@ async fn require_admin(
 ) -> Response {
     let is_open = matches!(request.uri().path(), "/" | "/livez" | "/readyz");
     let access = state.sources().as_ref().map(|it| it.access.clone());
-    let known = access.map_or(Ok(None), |access| {
-        access.identify(request.headers(), request.extensions())
+    let admin = access.map_or(Ok(None), |access| {
+        access.require(request.headers(), request.extensions(), Action::Admin)
     });
-    let is_admin =
-        matches!(&known, Ok(peer) if peer.as_ref().is_none_or(|it| it.allows(Action::Admin)));
-    if is_open || is_admin {
-        request.extensions_mut().insert(MaySeeReasons(is_admin));
-        return next.run(request).await;
-    }
-    match known {
-        Ok(_) => {
-            let text = "only an administrator may see this page\n";
-            (StatusCode::FORBIDDEN, text).into_response()
+    match admin {
+        Err(denied) if !is_open => {
+            let forbidden = "only an administrator may see this page";
+            denied.respond(forbidden).into_response()
         }
-        Err(cause) => {
-            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-            let text = format!("{}\n", cause.public());
-            (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+        admin => {
+            let may_see = MaySeeReasons(admin.is_ok());
+            request.extensions_mut().insert(may_see);
+            next.run(request).await
         }
     }
 }
