@@ -33,10 +33,14 @@ pub(crate) fn run(interop: bool, counts: &mut Counts) -> Result<()> {
         // After a failure as well, so that one run shows all of them.
         let binary = binary()?;
         passed &= javascript::run(&binary, |line| counts.node(line))?;
-        passed &= pytest(INTEROP, ("STEADFAST_BINARY", binary), counts)?;
+        passed &= pytest(INTEROP, ("STEADFAST_BINARY", binary.clone()), counts)?;
         passed &= python_parsers(counts)?;
-        passed &= console_in_chromium(counts)?;
+        passed &= pytest(CONSOLE, ("STEADFAST_BINARY", binary), counts)?;
     }
+    judge(passed)
+}
+
+fn judge(passed: bool) -> Result<()> {
     if !passed {
         bail!("a test failed");
     }
@@ -54,10 +58,7 @@ pub(crate) fn unit(counts: &mut Counts) -> Result<()> {
         "--lib",
         "--bins",
     ]);
-    if process::watch(&mut tests, |line| counts.cargo_test(line))? {
-        return Ok(());
-    }
-    bail!("a test failed")
+    judge(process::watch(&mut tests, |line| counts.cargo_test(line))?)
 }
 
 /// Writes the transitions of the session, which its test otherwise compares.
@@ -78,10 +79,7 @@ pub(crate) fn write_transitions() -> Result<()> {
 
 /// Runs the tests of the JavaScript client alone.
 pub(crate) fn javascript() -> Result<()> {
-    if javascript::run(&binary()?, |_| ())? {
-        return Ok(());
-    }
-    bail!("a test failed")
+    judge(javascript::run(&binary()?, |_| ())?)
 }
 
 /// Builds the binary and returns its path.
@@ -92,10 +90,7 @@ fn binary() -> Result<PathBuf> {
 
 /// Tests the console in a Chromium.
 pub(crate) fn console(counts: &mut Counts) -> Result<()> {
-    if console_in_chromium(counts)? {
-        return Ok(());
-    }
-    bail!("a test failed")
+    judge(pytest(CONSOLE, ("STEADFAST_BINARY", binary()?), counts)?)
 }
 
 /// Writes the pictures of the console to `docs/screenshots`.
@@ -104,10 +99,6 @@ pub(crate) fn write_screenshots() -> Result<()> {
     write.current_dir(process::root());
     write.arg(format!("{CONSOLE}/screenshots.py"));
     process::run(write.env("STEADFAST_BINARY", binary()?))
-}
-
-fn console_in_chromium(counts: &mut Counts) -> Result<bool> {
-    pytest(CONSOLE, ("STEADFAST_BINARY", binary()?), counts)
 }
 
 /// Compares the agent's remote read with a Prometheus of the system's packages.

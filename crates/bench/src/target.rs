@@ -147,16 +147,10 @@ impl Target {
             ),
         )?;
         let mut command = Command::new(program);
-        command.arg("--config").arg(config).stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let output = child.stdout.take().context("the process has no output")?;
-        Ok(Self {
-            child,
-            lines: Lines::of(output),
-            address,
-            data: Some(data),
-            uses_tls: false,
-        })
+        command.arg("--config").arg(config);
+        let mut target = Self::launch(command)?;
+        (target.address, target.data) = (address, Some(data));
+        Ok(target)
     }
 
     /// Starts a role of the program `broadcast-baselines`.
@@ -166,25 +160,30 @@ impl Target {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().context("the process has no output")?;
-        let mut target = Self {
-            child,
-            lines: Lines::of(output),
-            address: LOOPBACK,
-            data: None,
-            uses_tls: false,
-        };
+    /// Starts a process that prints its address once it is ready.
+    fn spawn(command: Command) -> Result<Self> {
+        let mut target = Self::launch(command)?;
         let line = target.lines.next(TIMEOUT)?;
         let address = line.strip_prefix("ready ");
         target.address = address
             .with_context(|| format!("the process printed {line:?}"))?
             .parse()?;
         Ok(target)
+    }
+
+    fn launch(mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().context("the process has no output")?;
+        Ok(Self {
+            child,
+            lines: Lines::of(output),
+            address: LOOPBACK,
+            data: None,
+            uses_tls: false,
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -26,7 +26,9 @@ mod unread;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use hyper_util::service::TowerToHyperService;
 use steadfast::LinkOptions;
+use steadfast_net::OperationsListener;
 use steadfast_recorder::{LimitError, OpenError, OpenReport, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
@@ -43,7 +45,6 @@ pub use self::config::{
 pub use self::node_config::NodeConfig;
 use self::{
     app_state::AppState,
-    http::Server,
     memory_budget::MemoryBudget,
     recorded_memory::RecordedMemory,
     recording::{Recording, RecordingError, RecordingQueue, sync_regularly},
@@ -84,7 +85,7 @@ pub struct Agent {
     status: Arc<AgentStatus>,
     stop: DropGuard,
     pollers: JoinSet<()>,
-    server: Option<Server>,
+    server: Option<OperationsListener>,
     uplink: Option<(Uplink, watch::Sender<Identity>)>,
     recording: Recording,
 }
@@ -193,8 +194,14 @@ impl Agent {
                         .map(|watcher| Arc::clone(&watcher.counters)),
                 );
                 let refused = state.refused.clone();
-                let router = http::router(state);
-                Some(Server::start(listener, router, security, refused)?)
+                let service = TowerToHyperService::new(http::router(state));
+                Some(OperationsListener::start(
+                    listener,
+                    service,
+                    http::MAX_CONNECTIONS,
+                    security,
+                    refused,
+                )?)
             }
             None => None,
         };
@@ -209,7 +216,7 @@ impl Agent {
         }
         Ok(Self {
             addresses: Addresses {
-                http: server.as_ref().map(Server::address),
+                http: server.as_ref().map(OperationsListener::address),
             },
             opened,
             status,

@@ -157,6 +157,9 @@ impl State {
         request: &RegisterAgentRequest,
         peer: Option<&KnownPeer>,
     ) -> bool {
+        if peer.is_none() {
+            return true;
+        }
         let identity = self.agents().identity(id);
         let refreshed = identity.and_then(|identity| identity.refreshed(request));
         refreshed.is_none_or(|identity| self.may_be(peer, &identity))

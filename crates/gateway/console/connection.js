@@ -11,7 +11,9 @@ const STATES = { live: "connected", connecting: "connecting", waiting: "connecti
 let client;
 let unwatch;
 let token = stored();
-let down = null;
+// Whether this connection was ever live, and when the outage under way began.
+let wasLive = false;
+let downSince = null;
 const observers = [];
 
 // A browser may forbid storage. The token then lasts as long as the page.
@@ -63,7 +65,7 @@ export function request(path) {
 }
 
 /**
- * Observes the connection: `onDown(cause)` at the beginning of each outage, `onUp({lasted, cause})` at its end,
+ * Observes the connection: `onDown(cause)` at the beginning of each outage, `onUp({lasted})` at its end,
  * `onClosed(cause)` when nothing is tried any more, and `onRenew()` when another token begins another connection.
  */
 export function observe(observer) {
@@ -79,22 +81,21 @@ function onStatus({ state, cause }) {
   pill.dataset.state = STATES[state];
   pill.title = shown(cause ?? "");
   write(by("connection-text"), NAMES[state]);
-  if (state === "live" && down) {
-    const outage = { began: down.began, lasted: performance.now() - down.at, cause: down.cause };
-    down = null;
-    if (outage.began) report("onUp", outage);
-  } else if (state !== "live" && !down) {
+  if (state === "live") {
+    if (downSince !== null) report("onUp", { lasted: performance.now() - downSince });
+    downSince = null;
+    wasLive = true;
+  } else if (wasLive && downSince === null) {
     // Before the first connection there is nothing that could be lost.
-    down = { at: performance.now(), began: pill.dataset.before ? new Date() : null, cause };
-    if (down.began) report("onDown", cause);
+    downSince = performance.now();
+    report("onDown", cause);
   }
-  if (state === "live") pill.dataset.before = "yes";
   if (state === "closed") report("onClosed", cause);
 }
 
 function open() {
-  delete by("connection").dataset.before;
-  down = null;
+  wasLive = false;
+  downSince = null;
   client = connect(".", token === "" ? {} : { token });
   unwatch = client.watch(onStatus);
 }

@@ -6,6 +6,10 @@ function panel(tab) {
   return document.getElementById(tab.getAttribute("aria-controls"));
 }
 
+function nameOf(tab) {
+  return panel(tab).id.slice("view-".length);
+}
+
 /** Shows the view with this number, from 0. */
 export function show(number, focus = false) {
   const chosen = tabs[number];
@@ -14,17 +18,17 @@ export function show(number, focus = false) {
     tab.tabIndex = tab === chosen ? 0 : -1;
     panel(tab).hidden = tab !== chosen;
   }
-  const name = panel(chosen).id.slice("view-".length);
+  const name = nameOf(chosen);
   // Figures are not of one collection.
   document.getElementById("target").hidden = name === "connections" || name === "log";
   history.replaceState(null, "", `#${name}`);
   if (focus) chosen.focus();
-  document.dispatchEvent(new CustomEvent("view", { detail: name }));
+  document.dispatchEvent(new Event("view"));
 }
 
 /** Returns the name of the view that is shown. */
 export function current() {
-  return panel(tabs.find((tab) => tab.getAttribute("aria-selected") === "true")).id.slice("view-".length);
+  return nameOf(tabs.find((tab) => tab.getAttribute("aria-selected") === "true"));
 }
 
 /** Shows the view that the address names, and follows the tabs. */
@@ -39,6 +43,6 @@ export function startTabs() {
       show(next % tabs.length, true);
     });
   });
-  const wanted = tabs.findIndex((tab) => `#${panel(tab).id.slice("view-".length)}` === location.hash);
+  const wanted = tabs.findIndex((tab) => `#${nameOf(tab)}` === location.hash);
   show(Math.max(0, wanted));
 }

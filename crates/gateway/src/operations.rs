@@ -10,19 +10,14 @@ use axum::{
     routing::get,
 };
 use hyper_util::service::TowerToHyperService;
-use steadfast_net::{
-    AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Refusals, Security, Tasks, http1,
-};
+use steadfast_net::{OpenConnections, OperationsListener, Refusals, Security};
 use tokio::net::TcpListener;
 
 use crate::{server::Gateway, shared::Shared};
 
 /// The listener for operations. Dropping it cuts every connection.
 #[derive(Debug)]
-pub struct Operations {
-    address: SocketAddr,
-    tasks: Tasks,
-}
+pub struct Operations(OperationsListener);
 
 #[derive(Debug)]
 struct Sources {
@@ -32,12 +27,8 @@ struct Sources {
     refusals: Refusals,
 }
 
-/// Open connections at most. Later ones wait: a scraper prefers a late page to a refusal.
+/// Open connections at most.
 const MAX_CONNECTIONS: usize = 64;
-/// Open connections of one client at most.
-const MAX_CLIENT_CONNECTIONS: usize = 32;
-/// Longest wait for the head of a request, and for a client that takes nothing of a response.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for responses when the listener is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -59,49 +50,26 @@ impl Operations {
     ///
     /// Panics outside a tokio runtime.
     pub fn start(tcp: TcpListener, gateway: &Gateway, security: Security) -> io::Result<Self> {
-        let (tasks, refusals) = (Tasks::new(), Refusals::default());
-        let options = ListenerOptions {
-            refusals: refusals.clone(),
-            max_connections: MAX_CONNECTIONS,
-            max_client_connections: MAX_CLIENT_CONNECTIONS,
-            at_limit: AtLimit::Wait,
-            for_operations: true,
-            write_timeout: Some(TIMEOUT),
-            security,
-            protocol: Protocol::Http1,
-            ..ListenerOptions::default()
-        };
-        let listener = Listener::new(tcp, options, &tasks)?;
-        let address = listener.address();
+        let refusals = Refusals::default();
         let (shared, connections) = gateway.sources();
         let router = router(Arc::new(Sources {
             shared,
             connections,
-            refusals,
+            refusals: refusals.clone(),
         }));
-        let scope = tasks.clone();
-        tasks.spawn(listener.serve(move |socket| {
-            let service = TowerToHyperService::new(router.clone());
-            http1::serve(socket, service, TIMEOUT, &scope)
-        }));
-        Ok(Self { address, tasks })
+        let service = TowerToHyperService::new(router);
+        OperationsListener::start(tcp, service, MAX_CONNECTIONS, security, refusals).map(Self)
     }
 
     /// Returns the address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// Accepts no more requests, lets those in progress end for a second, and cuts the rest.
     pub async fn stop(self) {
-        self.tasks.drain(STOP_TIMEOUT).await;
-    }
-}
-
-impl Drop for Operations {
-    fn drop(&mut self) {
-        self.tasks.cut();
+        self.0.stop(STOP_TIMEOUT).await;
     }
 }
 

@@ -7,11 +7,10 @@ mod support;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
-use steadfast_gateway::{Gateway, GatewayOptions};
 use support::{
     Policy, World,
     http::{Open, Reply, request},
-    listener, soon, upstream,
+    soon,
 };
 use tokio::time::sleep;
 
@@ -29,11 +28,6 @@ async fn events(gateway: SocketAddr, query: &str, last: Option<&str>) -> Open {
     let open = Open::request(gateway, ("GET", &path), &headers, "").await;
     assert_eq!(open.status, 200);
     open
-}
-
-async fn another_gateway(world: &World) -> Gateway {
-    let options = GatewayOptions::new(upstream(world.server.address()));
-    Gateway::start(listener().await, options).unwrap()
 }
 
 /// Returns the ids of the changes of a collection, from the beginning of the log.
@@ -87,7 +81,7 @@ async fn events_continue_by_their_last_id_exactly_once() {
                 .map(|it| it["id"].as_str().unwrap().to_owned());
             seen.extend(ids);
         }
-        let next = another_gateway(&world).await;
+        let next = world.another_gateway().await;
         drop(std::mem::replace(&mut world.gateway, next));
         // Taken before the connection was lost, and told with ids.
         while let Some(event) = open.event().await {
@@ -207,7 +201,7 @@ async fn repeated_request_is_stored_once_whatever_was_killed() {
             Open::try_request(gateway, ("POST", ORDERS), &headers, &sent).await
         });
         sleep(Duration::from_millis(after)).await;
-        let next = another_gateway(&world).await;
+        let next = world.another_gateway().await;
         drop(std::mem::replace(&mut world.gateway, next));
         soon(asked).await.ok();
     }

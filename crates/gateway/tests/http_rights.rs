@@ -25,11 +25,6 @@ use tokio::{
 
 const ORDERS: &str = "/v1/databases/db/collections/orders";
 
-async fn world(policy: &Policy) -> World {
-    let path = policy.path();
-    World::with(|options| options.access = Some(path)).await
-}
-
 /// Sends the head of a request to publish, and returns once the gateway waits for the body.
 async fn begin_to_publish(gateway: SocketAddr, token: &str, bytes: usize) -> TcpStream {
     let mut tcp = TcpStream::connect(gateway).await.unwrap();
@@ -52,7 +47,7 @@ async fn rights_to_publish_must_last_until_the_body_is_there() {
         let before = fs::read_to_string(policy.path()).unwrap();
         let publishes = before.replace("'subscribe'", "'publish'");
         fs::write(policy.path(), &publishes).unwrap();
-        let world = world(&policy).await;
+        let world = World::guarded(&policy).await;
         let gateway = world.gateway.address();
         let (alice, bob) = (policy.token("alice"), policy.token("bob"));
         let body = r#"{"id":"1"}"#;

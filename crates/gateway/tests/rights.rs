@@ -21,11 +21,6 @@ use support::{Policy, World, auth, subscribe};
 /// The longest time until a change of the file acts, with a margin for a busy machine.
 const ACTS_WITHIN: Duration = Duration::from_secs(5);
 
-async fn world(policy: &Policy) -> World {
-    let path = policy.path();
-    World::with(|options| options.access = Some(path)).await
-}
-
 fn orders() -> serde_json::Value {
     json!({"collection": "orders"})
 }
@@ -38,7 +33,7 @@ async fn token_sees_its_documents_and_no_other_database() {
         &[("r", "orders", "owner == $sub")],
         "",
     );
-    let world = world(&policy).await;
+    let world = World::guarded(&policy).await;
     let mut client = world.connect().await;
     client.send(auth("wrong")).await;
     let text = client.error().await;
@@ -64,7 +59,7 @@ async fn token_sees_its_documents_and_no_other_database() {
 async fn revoked_token_ends_open_subscriptions() {
     let policy = Policy::new(&["alice", "bob"]);
     policy.write(&[("alice", "r")], &[("r", "orders", "")], "");
-    let world = world(&policy).await;
+    let world = World::guarded(&policy).await;
     let mut client = world.connect().await;
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), false).await;
@@ -93,7 +88,7 @@ async fn expired_token_ends_open_subscriptions() {
         &[("r", "orders", "")],
         &format!("expires = {until}"),
     );
-    let world = world(&policy).await;
+    let world = World::guarded(&policy).await;
     let mut client = world.connect().await;
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), false).await;
@@ -108,7 +103,7 @@ async fn expired_token_ends_open_subscriptions() {
 async fn document_that_may_not_be_seen_any_more_is_deleted() {
     let policy = Policy::new(&["alice"]);
     policy.write(&[("alice", "r")], &[("r", "orders", "")], "");
-    let world = world(&policy).await;
+    let world = World::guarded(&policy).await;
     let mut client = world.connect().await;
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), false).await;
@@ -147,7 +142,7 @@ async fn several_grants_admit_what_one_of_them_admits() {
         ],
         "",
     );
-    let world = world(&policy).await;
+    let world = World::guarded(&policy).await;
     world
         .publish("orders", "hidden", &json!({"owner": "bob"}))
         .await;

@@ -7,8 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use steadfast_gateway::{Gateway, GatewayOptions};
-use support::{Policy, World, listener, soon, upstream, v1::V1};
+use support::{Policy, World, soon, v1::V1};
 use tokio::time::timeout;
 
 fn subscribe(id: &str, more: &Value) -> Value {
@@ -17,12 +16,6 @@ fn subscribe(id: &str, more: &Value) -> Value {
     let more = more.as_object().unwrap().clone();
     message.as_object_mut().unwrap().extend(more);
     message
-}
-
-/// Starts another gateway of the same Streamer.
-async fn another_gateway(world: &World) -> Gateway {
-    let options = GatewayOptions::new(upstream(world.server.address()));
-    Gateway::start(listener().await, options).unwrap()
 }
 
 #[tokio::test]
@@ -43,7 +36,7 @@ async fn positions_continue_at_a_restarted_and_at_another_gateway() {
                 position = change["position"].clone();
             }
             if n == 1 {
-                let next = another_gateway(&world).await;
+                let next = world.another_gateway().await;
                 drop(std::mem::replace(&mut world.gateway, next));
                 assert_eq!(client.client.closed().await, None, "cut without a word");
             }
@@ -101,7 +94,7 @@ async fn without_credit_what_follows_stays_in_the_log() {
     let more = timeout(Duration::from_millis(300), client.next()).await;
     assert!(more.is_err(), "{more:?} beyond the credit");
     // The position that it holds is one of the log, at which any gateway continues.
-    let other = another_gateway(&world).await;
+    let other = world.another_gateway().await;
     let mut client = V1::open(other.address()).await;
     client
         .send(subscribe("s", &json!({"from": position, "credit": 200})))

@@ -10,6 +10,7 @@ pub mod http1;
 pub mod http2;
 mod listener;
 mod log_limiter;
+mod operations;
 mod permit;
 mod refusals;
 mod request_body;
@@ -28,6 +29,7 @@ pub use self::{
     client_key::{ClientKey, KeyedPermit, KeyedPermits},
     gzip::{Gzip, accepts_gzip},
     listener::{AtLimit, Listener, ListenerOptions, OpenConnections},
+    operations::OperationsListener,
     refusals::{Refusal, Refusals},
     request_body::RequestBody,
     request_rate::{MessageRate, RequestRate, RequestRates},

@@ -57,10 +57,24 @@ class Program:
             self._process.wait(TIMEOUT)
 
 
-class Nginx(Program):
+class Relay(Program):
+    """A master with workers."""
+
+    def reload(self):
+        self._process.send_signal(self.RELOAD)
+
+    def kill(self):
+        # The master ends its workers, which would outlive it if it was killed.
+        if self._process:
+            self._process.terminate()
+            self._process.wait(TIMEOUT)
+
+
+class Nginx(Relay):
     """Ends TLS, and speaks TLS with a client certificate to the server behind it."""
 
     name, package = "nginx", "nginx"
+    RELOAD = signal.SIGHUP
 
     CONFIG = """
 daemon off; worker_processes 1; user root; pid {directory}/pid; error_log stderr warn;
@@ -89,20 +103,12 @@ http {{
             idle=idle))
         self.start("nginx", "-c", config, "-p", self.directory, "-e", "stderr")
 
-    def reload(self):
-        self._process.send_signal(signal.SIGHUP)
 
-    def kill(self):
-        # The master ends its workers, which would outlive it if it was killed.
-        if self._process:
-            self._process.terminate()
-            self._process.wait(TIMEOUT)
-
-
-class Haproxy(Program):
+class Haproxy(Relay):
     """HTTP/2 over TLS on both sides, as Envoy has it, with a client certificate to the server behind it."""
 
     name, package = "haproxy", "haproxy"
+    RELOAD = signal.SIGUSR2
 
     CONFIG = """
 global
@@ -131,14 +137,6 @@ backend back
         joined = self.directory / pair["cert"].name
         joined.write_bytes(pair["cert"].read_bytes() + pair["key"].read_bytes())
         return joined
-
-    def reload(self):
-        self._process.send_signal(signal.SIGUSR2)
-
-    def kill(self):
-        if self._process:
-            self._process.terminate()
-            self._process.wait(TIMEOUT)
 
 
 class Etcd(Program):

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
     path::Path,
     sync::{
         Arc,
@@ -135,7 +134,7 @@ impl Broker {
 
     /// Opens a socket and subscribes to a group.
     async fn subscribe(&self, group: &str) -> Result<Socket> {
-        let tcp = connect(self.front.address()).await?;
+        let tcp = TcpStream::connect(self.front.address()).await?;
         if self.is_gateway() {
             let subprotocol = "Sec-WebSocket-Protocol: steadfast.v1\r\n";
             let mut socket = Socket::open(tcp, "/realtime/ws", subprotocol).await?;
@@ -247,10 +246,6 @@ async fn wait_for(socket: &mut Socket, text: &str) -> Result<()> {
             _ => {}
         }
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<TcpStream> {
-    TcpStream::connect(address).await.context("cannot connect")
 }
 
 /// Sends a request and reads its response, which says its length.

@@ -328,10 +328,8 @@ fn start_gateway(
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let what = format!("cannot listen on {address}; choose another address with {flag}");
-        output::with_status(exit::ADDRESS, anyhow::Error::new(error).context(what))
-    })
+    let bound = gateway::bind(address, flag).await;
+    bound.map_err(|error| output::with_status(exit::ADDRESS, error))
 }
 
 /// Returns a listener beside that of the server, before the log is opened. A default address that is taken is

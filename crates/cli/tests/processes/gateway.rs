@@ -7,7 +7,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::process::{LIMIT, Server, next, publish, run, steadfast, words};
+use crate::{
+    process::{LIMIT, Server, next, publish, run, steadfast, words},
+    streamer::send,
+};
 
 /// Returns the head and the body of a response, up to `end`.
 async fn get(address: &str, path: &str, end: &str) -> String {
@@ -17,7 +20,7 @@ async fn get(address: &str, path: &str, end: &str) -> String {
     let mut tcp = BufReader::new(tcp);
     let mut read = String::new();
     let reading = async {
-        while !read.contains(end) {
+        while !read.ends_with(end) {
             let byte = tcp.read_u8().await.unwrap();
             read.push(char::from(byte));
         }
@@ -105,8 +108,7 @@ async fn gateway_in_front_of_a_server_outlives_its_restart() {
     .await;
     check(&server, &address).await;
     // An orderly end.
-    let pid = rustix::process::Pid::from_raw(gateway.child.id().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    send("TERM", &gateway.child);
     let status = timeout(LIMIT, gateway.child.wait()).await.unwrap().unwrap();
     assert!(status.success());
 }

@@ -5,7 +5,6 @@ mod exposition;
 mod metrics;
 mod negotiation;
 mod own;
-mod serve;
 mod uplink;
 
 use std::{
@@ -29,8 +28,10 @@ use tokio::{
 };
 
 use self::negotiation::Names;
-pub(super) use self::serve::Server;
 use super::{app_state::AppState, remote_read};
+
+/// The number of open connections.
+pub(super) const MAX_CONNECTIONS: usize = 128;
 
 /// The time limit for a page of metrics.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value as Json};
-use steadfast_streamer::{Change, Operation};
+use steadfast_streamer::{Change, Operation, filter::FieldPath};
 
 use super::message::{self, Query};
 
@@ -60,14 +60,16 @@ impl Documents {
         let mut documents: Vec<_> = self.by_id.into_values().collect();
         let order = query.order_by.as_deref().unwrap_or_default();
         if !order.is_empty() {
+            let paths = order.iter().map(|by| FieldPath::from(&*by.field));
+            let order: Vec<_> = paths.zip(order).collect();
             // Parsed once, and not for each comparison.
             let mut parsed: Vec<(Map<String, Json>, Change)> = documents
                 .into_iter()
                 .map(|it| (serde_json::from_slice(&it.data).unwrap_or_default(), it))
                 .collect();
             parsed.sort_by(|(a, _), (b, _)| {
-                let orders = order.iter().map(|by| {
-                    let order = compare(field(a, &by.field), field(b, &by.field));
+                let orders = order.iter().map(|(path, by)| {
+                    let order = compare(path.find(a), path.find(b));
                     if by.is_descending() {
                         order.reverse()
                     } else {
@@ -96,12 +98,6 @@ impl Documents {
         let shown = documents.iter().skip(first).take(limit);
         Ok(shown.filter_map(message::document).collect())
     }
-}
-
-fn field<'a>(fields: &'a Map<String, Json>, path: &str) -> Option<&'a Json> {
-    let mut keys = path.split('.');
-    let first = fields.get(keys.next()?)?;
-    keys.try_fold(first, |inside, key| inside.as_object()?.get(key))
 }
 
 /// Orders values by kind, then by value: nothing and null, truth values, numbers, texts, others.

@@ -90,6 +90,17 @@ impl World {
         soon(self.publisher.publish(entry)).await.unwrap();
     }
 
+    /// Starts with a policy.
+    pub async fn guarded(policy: &Policy) -> Self {
+        Self::with(|options| options.access = Some(policy.path())).await
+    }
+
+    /// Starts another gateway of the same Streamer.
+    pub async fn another_gateway(&self) -> Gateway {
+        let options = GatewayOptions::new(upstream(self.server.address()));
+        Gateway::start(listener().await, options).unwrap()
+    }
+
     pub async fn connect(&self) -> Client {
         self.connect_with(&[], "").await.unwrap()
     }
@@ -135,8 +146,11 @@ pub async fn read_until(tcp: &mut TcpStream, end: &str) -> String {
     let mut read = Vec::new();
     while !read.ends_with(end.as_bytes()) {
         let byte = soon(tcp.read_u8()).await;
-        let text = String::from_utf8_lossy(&read).into_owned();
-        read.push(byte.unwrap_or_else(|error| panic!("{error} after {text:?}")));
+        read.push(
+            byte.unwrap_or_else(|error| {
+                panic!("{error} after {:?}", String::from_utf8_lossy(&read))
+            }),
+        );
     }
     String::from_utf8(read).unwrap()
 }

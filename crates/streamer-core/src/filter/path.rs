@@ -42,7 +42,8 @@ impl FieldPath {
     }
 
     /// Returns the value at the path, `None` if it is missing. The path leads through objects only.
-    pub(crate) fn find<'a>(&self, fields: &'a Map<String, Json>) -> Option<&'a Json> {
+    #[must_use]
+    pub fn find<'a>(&self, fields: &'a Map<String, Json>) -> Option<&'a Json> {
         let mut keys = self.keys();
         let first = keys.next().and_then(|key| fields.get(key))?;
         // Not through lists: `a.0` names a member "0", as in the original.

@@ -33,8 +33,7 @@ use hyper_util::service::TowerToHyperService;
 use steadfast::session::State as LinkState;
 use steadfast_access::Action;
 use steadfast_net::{
-    AtLimit, Listener, ListenerOptions, OpenConnections, Protocol, Refusals, Security, Tasks, Tls,
-    access::AccessControl, http1,
+    OpenConnections, OperationsListener, Refusals, Security, Tls, access::AccessControl,
 };
 use tokio::{
     net::TcpListener,
@@ -77,9 +76,8 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Operations {
-    address: SocketAddr,
     state: Arc<State>,
-    tasks: Tasks,
+    listener: OperationsListener,
 }
 
 /// Reads the status of a server without its listener. It has none after [`Operations::stop`].
@@ -158,14 +156,8 @@ enum Unready {
     Failed(String),
 }
 
-/// Open connections at most. Later ones wait: a scraper prefers a late page to a refusal.
+/// Open connections at most.
 const MAX_CONNECTIONS: usize = 64;
-/// Open connections of one client at most: a client that keeps its own open must not keep scrapers out.
-const MAX_CLIENT_CONNECTIONS: usize = 32;
-/// Longest wait for a request and its head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest time in which a client may accept no byte of a response.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the figures, for the case of a hub that hangs.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time for which figures are given out again. Readers at any rate cause ten surveys a second.
@@ -194,30 +186,12 @@ impl Operations {
     ///
     /// Panics outside a tokio runtime.
     pub fn start(tcp: TcpListener, security: Security) -> io::Result<Self> {
-        let (tasks, state) = (Tasks::new(), Arc::<State>::default());
-        let options = ListenerOptions {
-            refusals: state.refusals.clone(),
-            max_connections: MAX_CONNECTIONS,
-            max_client_connections: MAX_CLIENT_CONNECTIONS,
-            at_limit: AtLimit::Wait,
-            for_operations: true,
-            write_timeout: Some(WRITE_TIMEOUT),
-            security,
-            protocol: Protocol::Http1,
-            ..ListenerOptions::default()
-        };
-        let listener = Listener::new(tcp, options, &tasks)?;
-        let address = listener.address();
-        let (router, scope) = (router(Arc::clone(&state)), tasks.clone());
-        tasks.spawn(listener.serve(move |socket| {
-            let service = TowerToHyperService::new(router.clone());
-            http1::serve(socket, service, HEAD_TIMEOUT, &scope)
-        }));
-        Ok(Self {
-            address,
-            state,
-            tasks,
-        })
+        let state = Arc::<State>::default();
+        let service = TowerToHyperService::new(router(Arc::clone(&state)));
+        let refusals = state.refusals.clone();
+        let listener =
+            OperationsListener::start(tcp, service, MAX_CONNECTIONS, security, refusals)?;
+        Ok(Self { state, listener })
     }
 
     /// Shows this server from now on.
@@ -228,7 +202,7 @@ impl Operations {
     /// Returns the address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Returns a reader of the status for other parts of this process. It needs no credentials.
@@ -241,13 +215,7 @@ impl Operations {
     pub async fn stop(self) {
         // The sources keep the log open.
         *self.state.sources() = None;
-        self.tasks.drain(STOP_TIMEOUT).await;
-    }
-}
-
-impl Drop for Operations {
-    fn drop(&mut self) {
-        self.tasks.cut();
+        self.listener.stop(STOP_TIMEOUT).await;
     }
 }
 

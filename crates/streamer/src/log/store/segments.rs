@@ -230,12 +230,13 @@ impl Segments {
             _ => match self.disk.open(&file_name(id)) {
                 // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-                opened => opened.map_err(LogError::storage)?,
+                opened => {
+                    let file = opened.map_err(LogError::storage)?;
+                    reads.open(id, &file);
+                    file
+                }
             },
         };
-        if reads.open.as_ref().is_none_or(|(known, _)| *known != id) {
-            reads.open(id, &file);
-        }
         let mut at = reads.nearest(*next, segment.place_before(*next, &*file)?);
         let mut size = reads.first;
         let mut names = KnownNames::default();
