@@ -62,6 +62,11 @@ fn settings_that_are_not_finite_numbers_are_faults() {
         };
         assert_eq!(faults(config), ["backoff_multiplier"]);
     }
+    let constant = Config {
+        backoff_multiplier: 1.0,
+        ..Config::default()
+    };
+    assert_eq!(faults(constant), [""; 0]);
     let config = Config {
         jitter: Jitter::Proportional(f64::NAN),
         ..Config::default()

@@ -4,7 +4,7 @@ mod script;
 
 use std::time::Duration;
 
-use script::{Bench, Play, seconds};
+use script::{Bench, Play, Requested, seconds};
 
 use super::{Action, Input, Timer};
 use crate::{
@@ -142,14 +142,29 @@ fn messages_of_other_generations_never_reach_the_protocol() {
 }
 
 #[test]
-fn message_due_with_the_deadline_of_its_stream_is_dropped() {
-    let mut bench = Bench::new();
-    bench.session(session::Input::Connect);
-    bench.session(session::Input::Headers(FIRST));
-    bench.now = bench.now + seconds(10);
-    let out = bench.message(FIRST, &[Play::Emit("too late")]);
-    assert!(!out.contains(&Action::Event("too late")));
-    assert_eq!(bench.endpoint.status().activity, Activity::Backoff);
+fn input_due_with_the_deadline_of_its_stream_meets_none() {
+    type Step = fn(&mut Bench) -> Vec<Requested>;
+    let steps: [(Activity, Step); 3] = [
+        (Activity::Greeting, |bench| {
+            bench.message(FIRST, &[Play::Send("late")])
+        }),
+        (Activity::Opening, |bench| {
+            bench.command(&[Play::Send("late")])
+        }),
+        (Activity::Opening, |bench| bench.connected(FIRST)),
+    ];
+    for (number, (phase, step)) in steps.into_iter().enumerate() {
+        let mut bench = Bench::new();
+        bench.session(session::Input::Connect);
+        if phase == Activity::Greeting {
+            bench.session(session::Input::Headers(FIRST));
+        }
+        bench.now = bench.now + seconds(10);
+        let out = step(&mut bench);
+        let sent = |action: &Requested| matches!(action, Action::Send(..));
+        assert!(!out.iter().any(sent), "{number}: {out:?}");
+        assert_eq!(bench.endpoint.status().activity, Activity::Backoff);
+    }
 }
 
 #[test]
@@ -191,6 +206,12 @@ fn protocol_deadline_is_one_of_the_endpoints_deadlines() {
     assert_eq!(bench.wait(seconds(4)), []);
     assert_eq!(bench.wait(seconds(1)), [Action::Event("timer")]);
     assert_ne!(bench.endpoint.deadline().unwrap().timer, Timer::Protocol);
+
+    let due = bench.now + seconds(1);
+    bench.command(&[Play::Timer(due)]);
+    bench.now = due;
+    let later = [Play::Timer(due + seconds(1))];
+    assert_eq!(bench.message(FIRST, &later), [], "what arrives goes first");
 }
 
 #[test]
@@ -259,8 +280,11 @@ fn nothing_is_sent_after_leave_while_the_peer_still_sends() {
 fn protocol_is_stopped_exactly_once() {
     for how in [session::Input::Leave, session::Input::Close] {
         let mut bench = Bench::live();
-        bench.session(how);
-        bench.wait(seconds(10));
+        let mut out = bench.session(how);
+        out.extend(bench.wait(seconds(10)));
+        let stopped = Action::Stopped(End::stop(Initiator::Local, Reason::Left));
+        let at = out.iter().position(|action| *action == stopped).unwrap();
+        assert_eq!(out[at + 1], Action::Event("stop"));
         let calls = &bench.endpoint.protocol().calls;
         assert_eq!(calls[calls.len() - 2..], ["down", "stop"]);
         assert_eq!(calls.iter().filter(|what| **what == "stop").count(), 1);

@@ -99,10 +99,9 @@ impl Session {
     /// Resets the backoff. Being live is not enough: a peer that accepts every stream and then fails
     /// must still meet growing delays.
     pub(super) fn on_stable(&mut self) {
-        if self.stage() == Some(Stage::Live { stable: false }) {
-            self.enter_stage(Stage::Live { stable: true });
-            self.status.consecutive_failures = 0;
-            self.retry.reset();
-        }
+        // Its timer exists only while live.
+        self.enter_stage(Stage::Live { stable: true });
+        self.status.consecutive_failures = 0;
+        self.retry.reset();
     }
 }

@@ -19,11 +19,11 @@ impl Session {
                 self.status.consecutive_failures = 0;
                 self.retry.reset();
                 self.set_state(now, State::Connecting, Cause::Requested, out);
-                self.schedule_attempt(now, Duration::ZERO, out);
+                self.schedule_attempt(now, Duration::ZERO);
             }
             // The caller may know that the peer is back. The minimum interval still holds, so
             // asking in a loop cannot storm the peer.
-            Activity::Backoff => self.schedule_attempt(now, Duration::ZERO, out),
+            Activity::Backoff => self.schedule_attempt(now, Duration::ZERO),
             // The stream that ends in order cannot be kept: its half is finished. A new one follows
             // it.
             Activity::Draining => self.enter_stage(Stage::Draining { reconnect: true }),
@@ -73,19 +73,15 @@ impl Session {
     /// again, or in `Closed`.
     pub(super) fn stop(&mut self, now: Time, to: Phase, out: &mut Vec<Action>) {
         let end = End::stop(Initiator::Local, Reason::Left);
-        let running = self.phase != Phase::Idle;
-        let closing = to == Phase::Closed;
-        // Read before `enter` drops the stage.
-        let reconnect = !closing && self.stage() == Some(Stage::Draining { reconnect: true });
+        // Read before `enter` drops the stage. A closed session ignores it.
+        let reconnect = self.stage() == Some(Stage::Draining { reconnect: true });
         if let Some(generation) = self.current() {
             out.push(Action::Kill(generation));
             out.push(Action::Down(generation, end.clone()));
         }
         self.enter(to);
-        // Leaving an idle session changes nothing. Closing one still ends its handles.
-        if running || closing {
-            out.push(Action::Stopped(end));
-        }
+        // Also when an idle session is closed: that ends its handles.
+        out.push(Action::Stopped(end));
         self.set_state(now, State::Disconnected, Cause::Requested, out);
         if reconnect {
             self.on_connect(now, out);

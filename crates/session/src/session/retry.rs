@@ -60,17 +60,14 @@ enum NextAttempt {
 }
 
 impl Session {
-    /// Starts the next attempt after `delay`, or later if the minimum interval demands it.
-    pub(super) fn schedule_attempt(&mut self, now: Time, delay: Duration, out: &mut Vec<Action>) {
+    /// Schedules the next attempt after `delay`, or later if the minimum interval demands it. One that
+    /// is due starts within the same step, with the timers.
+    pub(super) fn schedule_attempt(&mut self, now: Time, delay: Duration) {
         // Neither a peer that ends every stream at once nor a caller that asks without end can cause
         // attempts in a tight loop.
         let at = (now + delay).max(self.retry.earliest_start(self.config.settings()));
-        if at <= now {
-            self.start_attempt(now, out);
-        } else {
-            self.enter(Phase::Backoff);
-            self.timers.arm(Timer::Retry, at);
-        }
+        self.enter(Phase::Backoff);
+        self.timers.arm(Timer::Retry, at);
     }
 
     pub(super) fn start_attempt(&mut self, now: Time, out: &mut Vec<Action>) {
@@ -136,14 +133,12 @@ impl Session {
     }
 
     fn retry_after(&mut self, now: Time, delay: Duration, end: End, out: &mut Vec<Action>) {
-        self.enter(Phase::Backoff);
         let state = match self.status.state {
             State::Disconnected | State::Connecting => State::Connecting,
             State::Connected | State::Reconnecting => State::Reconnecting,
         };
-        // Before the next attempt, so that an observer sees the loss first and `Open` after it.
         self.set_state(now, state, Cause::Ended(end), out);
-        self.schedule_attempt(now, delay, out);
+        self.schedule_attempt(now, delay);
     }
 
     /// Handles the peer's announcement that it stops: opens a new stream at once and stays connected
@@ -161,9 +156,8 @@ impl Session {
             Stage::Live { stable: true } => {
                 out.push(Action::Kill(generation));
                 out.push(Action::Down(generation, end));
-                self.enter(Phase::Backoff);
                 self.set_state(now, State::Connected, Cause::PeerDraining(message), out);
-                self.schedule_attempt(now, Duration::ZERO, out);
+                self.schedule_attempt(now, Duration::ZERO);
             }
             Stage::Opening | Stage::Greeting | Stage::Restoring | Stage::Live { stable: false } => {
                 self.on_ended(now, end, out);
@@ -176,8 +170,9 @@ impl Session {
     fn next_attempt(&mut self, end: &End, held: Held) -> NextAttempt {
         let config = self.config.settings();
         let failures = self.status.consecutive_failures;
-        // Zero never gives up. The end of a stable stream is not counted, so it is never the last.
-        if config.max_retries > 0 && failures >= config.max_retries && held != Held::Stable {
+        // Zero never gives up. There are no failures yet at the end of a stable stream, so it is never
+        // the last.
+        if config.max_retries > 0 && failures >= config.max_retries {
             return NextAttempt::Never;
         }
         self.retry.next_attempt(config, end, held)

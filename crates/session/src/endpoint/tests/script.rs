@@ -99,6 +99,7 @@ impl Protocol for Script {
 
     fn on_stop(&mut self, _: Time, _: &End, cx: &mut Cx) {
         self.record("stop", cx);
+        cx.emit("stop");
         self.timer = None;
     }
 

@@ -15,7 +15,8 @@ fn reconnect_keeps_a_stream_whose_peer_responds() {
     assert_eq!(bench.feed(Input::Reconnect), [Action::Probe(Generation(1))]);
     bench.wait(millis(20));
     assert_eq!(bench.feed(Input::Probed(Generation(1), true)), []);
-    assert_eq!(downs(&bench.wait(seconds(20))), []);
+    let kept = bench.wait(just_before(seconds(90)));
+    assert_eq!(downs(&kept), [], "the response is a sign of life");
     assert_eq!(bench.generation(), Generation(1));
     assert_eq!(
         bench.session.status().streams_established,
@@ -48,14 +49,19 @@ fn reconnect_replaces_at_once_a_stream_whose_probe_fails() {
 }
 
 #[test]
-fn reconnect_uses_a_probe_that_is_under_way() {
-    let mut bench = Bench::live(probing());
-    bench.wait(seconds(32));
-    assert_eq!(bench.feed(Input::Reconnect), [], "one is on its way");
-    assert_eq!(
-        downs(&bench.wait(seconds(3))),
-        [(Generation(1), Reason::ProbeFailed)]
-    );
+fn reconnect_shares_a_probe_with_liveness_and_decides() {
+    // The request comes after the probe for liveness at 30 s, or before it.
+    for (asked_at, sent, decided_after) in [(32, vec![], 3), (28, vec![Generation(1)], 5)] {
+        let mut bench = Bench::live(probing());
+        bench.wait(seconds(asked_at));
+        let probes: Vec<_> = sent.into_iter().map(Action::Probe).collect();
+        assert_eq!(bench.feed(Input::Reconnect), probes);
+        assert_eq!(
+            downs(&bench.wait(seconds(decided_after))),
+            [(Generation(1), Reason::ProbeFailed)],
+            "asked at {asked_at} s"
+        );
+    }
 }
 
 #[test]

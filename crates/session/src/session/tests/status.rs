@@ -2,7 +2,8 @@
 
 use super::bench::{Bench, ended_with, finished, plain, seconds, unreachable};
 use crate::{
-    Activity, Advice, Cause, End, Generation, Initiator, Reason, Signal, State, Status, Transition,
+    Activity, Advice, Cause, Detail, End, Generation, Initiator, Reason, Signal, State, Status,
+    Transition,
     session::{Action, Input},
 };
 
@@ -183,4 +184,17 @@ fn status_transition_and_end_are_one_plain_line() {
         lines.push(End::retry(Initiator::Peer, reason).to_string());
     }
     insta::assert_snapshot!("lines", lines.join("\n"));
+}
+
+#[test]
+fn ends_differ_by_their_details_and_name_the_source() {
+    let lost = |text: &str| {
+        let detail = Detail::new(text, std::fmt::Error);
+        End::retry(Initiator::Network, Reason::Lost(detail))
+    };
+    assert_eq!(lost("reset"), lost("reset"));
+    assert_ne!(lost("reset"), lost("broken pipe"));
+    let end = lost("reset");
+    let source = std::error::Error::source(&end).expect("the detail has one");
+    assert_eq!(source.to_string(), std::fmt::Error.to_string());
 }

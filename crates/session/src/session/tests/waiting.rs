@@ -220,6 +220,9 @@ fn credentials_expired_during_an_outage_are_renewed_again() {
     bench.end(ended_with(Advice::Refresh));
     assert_eq!(bench.wait_for_attempt(), seconds(4), "not at once");
     assert_eq!(renewals(&bench), [false, true, false, true]);
+    bench.go_live();
+    bench.end(ended_with(Advice::Refresh));
+    assert_eq!(bench.wait_for_attempt(), seconds(8), "taken, then expired");
 }
 
 #[test]
@@ -231,6 +234,25 @@ fn stable_stream_renews_credentials_at_once_each_time() {
         assert!(bench.attempts().last().unwrap().1);
         bench.go_live();
         bench.stabilize();
+    }
+}
+
+#[test]
+fn round_of_servers_is_one_failure_and_has_an_end() {
+    let mut stable = Bench::stable(plain());
+    stable.end(finished());
+    stable.wait_for_attempt();
+    let fresh = Bench::in_activity(plain(), Activity::Opening);
+    for (mut bench, backoff) in [(fresh, 1), (stable, 2)] {
+        let next = ended_with(Advice::NextServer);
+        for _ in 0..15 {
+            bench.end(next.clone());
+            assert_eq!(bench.session.status().consecutive_failures, 0);
+            assert_eq!(bench.wait_for_attempt(), millis(500));
+        }
+        bench.end(next);
+        assert_eq!(bench.session.status().consecutive_failures, 1);
+        assert_eq!(bench.wait_for_attempt(), seconds(backoff));
     }
 }
 
@@ -275,14 +297,23 @@ fn recovery_spread_bounds_the_first_delay_after_stable() {
 
 #[test]
 fn first_orderly_end_of_a_live_stream_is_followed_quickly() {
-    let config = Config {
-        initial_backoff: seconds(5),
-        max_backoff: seconds(5),
-        recovery: Recovery::Spread(seconds(1)),
-        ..plain()
-    };
-    for (end, is_quick) in [(finished(), true), (unreachable(), false)] {
-        let mut bench = Bench::new(config.clone());
+    let protocol = || Reason::Protocol("nonsense".into());
+    for (end, spread, is_quick) in [
+        (finished(), 1, true),
+        (ended_with(Advice::Retry), 1, true),
+        // The backoff is the longest delay in any case.
+        (finished(), 1_000_000, false),
+        (End::status(13, "no", Advice::Retry), 1, false),
+        (End::retry(Initiator::Network, Reason::Finished), 1, false),
+        (End::retry(Initiator::Peer, protocol()), 1, false),
+        (unreachable(), 1, false),
+    ] {
+        let mut bench = Bench::new(Config {
+            initial_backoff: seconds(5),
+            max_backoff: seconds(5),
+            recovery: Recovery::Spread(seconds(spread)),
+            ..plain()
+        });
         for attempt in 0..4 {
             if attempt == 0 {
                 bench.open();
