@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-/// Returns options for a file: only its owner may read it if it is created, and a symbolic link in its place
-/// is an error.
+/// Returns options for a file: only its owner may read it if it is created, a symbolic link in its place is an
+/// error, and a pipe in its place is not waited for.
 #[must_use]
 pub fn private() -> OpenOptions {
     #[allow(unused_mut, reason = "other systems have neither")]
@@ -17,8 +17,9 @@ pub fn private() -> OpenOptions {
         use std::os::unix::fs::OpenOptionsExt as _;
 
         // Whoever may write into the directory could otherwise have any file of the process overwritten.
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-        options.mode(0o600).custom_flags(no_follow);
+        // And a pipe in place of a file would be waited for until somebody opens its other end.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
     }
     options
 }
@@ -67,6 +68,16 @@ mod tests {
         // Through a linked directory, which is the operator's choice.
         symlink(folder.path(), &link).unwrap();
         private().write(true).open(link.join("victim")).unwrap();
+    }
+
+    #[test]
+    fn pipe_in_place_of_a_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        private().read(true).open(&pipe).unwrap();
+        private().write(true).open(&pipe).unwrap_err();
     }
 
     #[test]

@@ -411,7 +411,13 @@ pub trait Log: Send {
     /// Returns an error if the storage fails; the log must then be reopened.
     fn maintain(&mut self, now_ms: i64) -> Result<bool, LogError>;
 
-    /// Returns the time after which [`Log::maintain`] must be called, if commits must be synced then.
+    /// Lets [`Log::maintain`] return before slow work is done, which then runs on a thread of the log. A log in front
+    /// of which submitters wait is maintained so.
+    fn maintain_in_background(&mut self) {
+        // Correct for a log without slow work.
+    }
+
+    /// Returns the time after which [`Log::maintain`] must be called, if something is due then.
     fn maintenance_due(&self) -> Option<Duration> {
         None
     }

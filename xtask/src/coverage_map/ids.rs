@@ -11,7 +11,7 @@ const FAMILIES: [(&str, usize); 19] = [
     // What must hold of any resilient stream.
     ("inv:I", 29),
     // What the log promises.
-    ("log:L", 20),
+    ("log:L", 23),
     // What a link promises of credentials, and of what a person sees.
     ("cred:A", 11),
     // What the JavaScript client promises.

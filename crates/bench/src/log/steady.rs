@@ -42,13 +42,15 @@ pub(super) fn run(dir: &Path, figures: &mut Figures) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let run = runtime.block_on(async {
+    let (run, waits) = runtime.block_on(async {
         timeout(TIMEOUT, publish(&server))
             .await
             .context("the documents do not arrive")?
     })?;
     let share = run.server_cpu / run.seconds * 100.0;
     figures.put_less("steady_1000_per_second_share_of_a_core", "%", share, GOAL);
+    let waits = waits as f64 / DOCUMENTS as f64;
+    figures.put("steady_1000_per_second_waits_per_document", "", waits);
     let rate = DOCUMENTS as f64 / run.seconds;
     figures.put("steady_1000_per_second_delivered", "1/s", rate);
     let share = syncs(&dir.join("syncs"))? * 100.0;
@@ -125,7 +127,8 @@ fn bare_server(path: &Path) -> Result<f64> {
     Ok(share)
 }
 
-async fn publish(server: &Process) -> Result<Run> {
+/// Returns the run, and how often a thread of the server waited in it.
+async fn publish(server: &Process) -> Result<(Run, u64)> {
     let mut subscribers = Vec::new();
     for _ in 0..2 {
         let mut stream = RawStream::subscribe(server.address()).await?;
@@ -143,7 +146,7 @@ async fn publish(server: &Process) -> Result<Run> {
     for number in 0..WARM_UP + DOCUMENTS {
         ticks.tick().await;
         if number == WARM_UP {
-            began = Some(Run::begin(server)?);
+            began = Some((Run::begin(server)?, server.waits()?));
         }
         let id = format!("order-{}", number % 10_000);
         let entry = Entry::upsert(DATABASE, COLLECTION, id, data(number));
@@ -153,9 +156,10 @@ async fn publish(server: &Process) -> Result<Run> {
     for subscriber in subscribers {
         subscriber.await??;
     }
-    let run = began.context("no document")?.end(server)?;
+    let (began, waits) = began.context("no document")?;
+    let measured = (began.end(server)?, server.waits()? - waits);
     publisher.close().await;
-    Ok(run)
+    Ok(measured)
 }
 
 async fn receive(mut stream: RawStream, mut count: u64) -> Result<()> {

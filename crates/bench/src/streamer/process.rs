@@ -1,6 +1,6 @@
 //! The measured servers.
 
-use std::{net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use steadfast_bench::{
@@ -128,6 +128,19 @@ impl Process {
     /// Returns a field of its memory in MiB, as [`memory_mib`] does.
     pub(crate) fn memory_mib(&self, field: &str) -> Result<f64> {
         memory_mib(self.child.id(), field)
+    }
+
+    /// Returns how often its threads have waited for something: each time one had to be woken.
+    pub(crate) fn waits(&self) -> Result<u64> {
+        let mut waits = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            let mut lines = status.lines();
+            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let count: u64 = count.context("no count of waits")?.trim().parse()?;
+            waits += count;
+        }
+        Ok(waits)
     }
 
     pub(crate) fn kill(self) -> Result<()> {

@@ -32,7 +32,6 @@ macro_rules! on_every_log {
 }
 
 on_every_log!(
-    new_log_is_empty,
     offsets_are_consecutive,
     committed_sequence_is_a_duplicate,
     jump_changes_nothing,
@@ -41,7 +40,6 @@ on_every_log!(
     invalid_producer_name_records_no_sequence,
     versions_continue_across_a_delete,
     read_respects_its_limits,
-    read_returns_one_event_of_any_weight,
     read_at_or_beyond_the_head_returns_nothing,
     read_of_a_trimmed_offset_fails,
     offsets_continue_after_trimming_everything,
@@ -173,14 +171,6 @@ fn offsets(events: &[Arc<Event>]) -> Vec<u64> {
 
 fn text(event: &Event) -> &str {
     std::str::from_utf8(&event.data).unwrap()
-}
-
-fn new_log_is_empty(mut log: TestLog) {
-    let reader = log.reader();
-    assert_eq!(reader.epoch(), EPOCH);
-    assert_eq!(reader.bounds(), Bounds { first: 0, head: 0 });
-    assert_eq!(reader.read(0, 10, 1_000).unwrap(), []);
-    assert_eq!(log.last_sequence("p"), 0);
 }
 
 fn offsets_are_consecutive(mut log: TestLog) {
@@ -317,18 +307,14 @@ fn read_respects_its_limits(mut log: TestLog) {
     let weight = reader.read(0, 1, 1).unwrap()[0].weight();
     assert_eq!(offsets(&reader.read(0, 10, weight).unwrap()), [1]);
     assert_eq!(offsets(&reader.read(0, 10, weight + 1).unwrap()), [1, 2]);
-}
-
-fn read_returns_one_event_of_any_weight(mut log: TestLog) {
-    log.append(vec![entry("p", 1), entry("p", 2)]);
-    let reader = log.reader();
-    assert_eq!(offsets(&reader.read(0, 10, 0).unwrap()), [1]);
+    // One event of any weight.
     assert_eq!(offsets(&reader.read(1, 10, 0).unwrap()), [2]);
 }
 
 fn read_at_or_beyond_the_head_returns_nothing(mut log: TestLog) {
     log.append(vec![entry("p", 1)]);
     let reader = log.reader();
+    assert_eq!(reader.epoch(), EPOCH);
     for after in [1, 2, u64::MAX] {
         assert_eq!(reader.read(after, 10, 1_000).unwrap(), []);
     }

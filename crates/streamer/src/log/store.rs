@@ -14,6 +14,7 @@ mod disk;
 mod documents;
 mod engine;
 mod head;
+mod index_job;
 mod lost_changes;
 mod maintenance;
 mod open;
@@ -37,17 +38,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::{ReadableDatabase, WriteTransaction};
+use redb::ReadableDatabase;
 
 #[cfg(any(test, feature = "testing"))]
 pub use self::simulation::{SimulationCounts, simulate};
 use self::{
-    disk::Disk,
+    disk::{Disk, DiskFile},
     documents::DocumentStates,
     engine::{
         DOCUMENTS, Documents, Engine, INDEX_FILE, PRODUCERS, Producers, catch_panics, storage,
     },
     head::HeadFile,
+    index_job::{IndexMode, Removal, Running, SLICE},
     lost_changes::LostChanges,
     maintenance::Maintenance,
     segment::{CommitBuffer, Kind},
@@ -116,6 +118,12 @@ pub struct SegmentLog {
     documents: DocumentStates,
     lost: LostChanges,
     maintenance: Maintenance,
+    index_mode: IndexMode,
+    /// The transaction of the index that was begun and not finished.
+    running: Option<Running>,
+    /// The rows that the last transaction of the index changed.
+    #[cfg(test)]
+    index_rows: usize,
     clock: AgeClock,
     /// The last step of the clock.
     stepped: Instant,
@@ -124,8 +132,10 @@ pub struct SegmentLog {
     sync_interval: Option<Duration>,
     /// The time of the first commit that is not synced.
     unsynced_since: Option<Instant>,
-    /// `None` if the log is only read.
+    /// `None` if the log is only read, as the next one.
     head_file: Option<HeadFile>,
+    /// The file in which redb has the index.
+    index_file: Option<Arc<dyn DiskFile>>,
     /// The failure that stopped all writes.
     failure: Option<LogError>,
 }
@@ -134,6 +144,8 @@ pub struct SegmentLog {
 const COST_PER_BYTE: u64 = 8;
 /// Upper bound of the disk space that any commit needs besides.
 const COST_PER_COMMIT: u64 = 1 << 20;
+/// Interval at which the end of a transaction of the index is looked for.
+const INDEX_POLL: Duration = Duration::from_millis(5);
 /// Free space that is required before the index is written, in bytes.
 const INDEX_SPACE: u64 = 16 << 20;
 
@@ -209,10 +221,16 @@ impl SegmentLog {
         }
         // Maintenance normally applies them earlier. A burst that outruns it pays for the index
         // here.
+        let head = self.shared.bounds().head;
+        // A trimming removes twice as many events as are appended beside it.
+        let is_overtaken =
+            |running: &Running| running.trims && head - running.began_at >= SLICE as u64 / 2;
+        if self.documents.is_full() || self.running.as_ref().is_some_and(is_overtaken) {
+            self.finish_index_job(true)?;
+        }
         if self.documents.is_full() {
             self.apply(now_ms)?;
         }
-        let head = self.shared.bounds().head;
         let mut committed = Committed {
             index: None,
             shared: &self.shared,
@@ -316,12 +334,6 @@ impl SegmentLog {
         self.check_free(needed)
     }
 
-    /// Begins a transaction of the index, if there is space for it.
-    fn begin_index_commit(&self) -> Result<WriteTransaction, LogError> {
-        self.check_index_space()?;
-        self.shared.engine.begin_commit()
-    }
-
     /// Returns [`LogError::Full`] if the disk may be too full for a transaction of the index: after a
     /// failed write, redb cannot continue.
     fn check_index_space(&self) -> Result<(), LogError> {
@@ -379,7 +391,13 @@ impl Log for SegmentLog {
 
     fn maintenance_due(&self) -> Option<Duration> {
         // Only what is synced may be named in the head's file.
-        self.sync_due().or_else(|| self.head_due())
+        let due = self.sync_due().or_else(|| self.head_due());
+        let running = self.running.as_ref().map(|_| INDEX_POLL);
+        due.into_iter().chain(running).min()
+    }
+
+    fn maintain_in_background(&mut self) {
+        self.index_mode = IndexMode::Thread;
     }
 
     fn touch(&mut self, producer: &str, now_ms: i64) -> Result<(), LogError> {
@@ -392,8 +410,12 @@ impl Log for SegmentLog {
     fn trim(&mut self, upto: u64) -> Result<(), LogError> {
         self.write(|log| {
             let upto = upto.min(log.shared.bounds().head);
+            log.finish_index_job(true)?;
             // Slices bound the size of one transaction, not the time of this call.
-            while log.trim_slice(upto)? {}
+            while log.shared.bounds().first < upto {
+                log.begin_index_job(Removal::Events { upto, expiry: None })?;
+                log.finish_index_job(true)?;
+            }
             Ok(())
         })
     }
@@ -405,6 +427,10 @@ impl Log for SegmentLog {
 
 impl Drop for SegmentLog {
     fn drop(&mut self) {
+        // Also after a failure: the thread holds the lock of the directory.
+        if let Err(error) = self.finish_index_job(true) {
+            tracing::error!(error = with_sources(&error), "the index was not written");
+        }
         // After a failure another sync could report success for data that is lost.
         if self.failure.is_none()
             && let Err(error) = self.close()

@@ -46,10 +46,6 @@ pub struct WriterOptions {
     pub max_batch_events: usize,
     /// Size at which a batch is committed, in bytes. Default 4 MiB.
     pub max_batch_bytes: usize,
-    /// Maximum time a batch waits for more entries after its first. Default 0: it is committed as
-    /// soon as the queue is empty. A longer wait makes commits larger under a light load, and delays
-    /// each submitter.
-    pub max_wait: Duration,
     /// Maximum number of entries that are queued or being committed. Default 8,192.
     pub queue_events: usize,
     /// Maximum size of the entries that are queued or being committed, in bytes. Default 32 MiB.
@@ -152,7 +148,6 @@ impl Default for WriterOptions {
         Self {
             max_batch_events: 1_024,
             max_batch_bytes: 4 << 20,
-            max_wait: Duration::ZERO,
             queue_events: 8_192,
             queue_bytes: 32 << 20,
             clock: unix_ms,
@@ -171,10 +166,11 @@ impl LogWriter {
     ///
     /// Returns an error if the system cannot start a thread.
     pub fn spawn(
-        log: Box<dyn Log>,
+        mut log: Box<dyn Log>,
         options: WriterOptions,
         on_commit: impl FnMut(&[Arc<Event>]) + Send + 'static,
     ) -> std::io::Result<Self> {
+        log.maintain_in_background();
         let (queue, commands) = queue::queue();
         let shared = Arc::new(Shared {
             capacity: QueueCapacity::new(&options),

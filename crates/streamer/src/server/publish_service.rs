@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    future::ready,
     pin::Pin,
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use futures_core::Stream;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use steadfast_wire::publisher::{
     Ack, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused, RefusedCode,
     publish_request, publish_response, publisher_service_server::PublisherService,
@@ -155,11 +156,10 @@ impl PublisherService for PublishService {
         };
         let (requests, drain) = (request.into_inner(), self.drain.clone());
         let open = OpenStream::new(&self.counters);
-        tokio::spawn(async move {
+        let call = async move {
             let _open = open;
             let ended = tokio::select! {
                 ended = stream.run(requests) => ended,
-                () = sender.closed() => return,
                 // The publisher resends what is not acknowledged, so pending commits need no wait.
                 () = drain.cancelled() => Err(stopping()),
                 // An idle publisher loses its stream as well.
@@ -168,8 +168,12 @@ impl PublisherService for PublishService {
             if let Err(status) = ended {
                 sender.send(Err(status)).await.ok();
             }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        };
+        // Not a task of its own: the task of the connection would wake it for each entry, and it the
+        // connection for each acknowledgement.
+        let call = stream::once(call).filter_map(|()| ready(None));
+        let responses = stream::select(ReceiverStream::new(responses), call);
+        Ok(Response::new(Box::pin(responses)))
     }
 }
 

@@ -3,14 +3,10 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use redb::{ReadTransaction, WriteTransaction};
+use redb::ReadTransaction;
 
 use super::{
-    SegmentLog,
-    engine::{
-        APPLIED_UPTO, DOCUMENTS, PRODUCERS, damaged_document, decode_document, number, set_number,
-        storage,
-    },
+    engine::{APPLIED_UPTO, DOCUMENTS, damaged_document, decode_document, number, storage},
     reads::Reads,
     segments::{Segments, Visited},
 };
@@ -18,7 +14,7 @@ use crate::{
     Event,
     log::{
         DocumentKey, DocumentPage, DocumentQuery, LogError,
-        encoding::{DecodeError, StoredDocument, StoredProducer},
+        encoding::{DecodeError, StoredProducer},
         ingest::DocumentState,
     },
 };
@@ -26,8 +22,9 @@ use crate::{
 /// The number of records after which the index is written. With more, recovery after a crash and each
 /// write of the index take longer; with fewer, the same pages are written more often.
 const RECORDS_DUE: usize = 16_384;
-/// The number of records after which a commit waits until the index is written.
-const RECORDS_MAX: usize = RECORDS_DUE + 2_048;
+/// The number of records after which a commit waits until the index is written. As many may be on their way
+/// to it.
+pub(super) const RECORDS_MAX: usize = RECORDS_DUE + 2_048;
 /// The memory for keys after which a commit waits until the index is written, in bytes.
 const KEY_BYTES_MAX: usize = 8 << 20;
 
@@ -52,12 +49,19 @@ pub(super) struct DocumentStates {
     pending: Vec<DocumentKey>,
     /// The number of the next transaction, from 1.
     transaction: u64,
-    /// Size of the keys and markers of `pending` and of producers.
-    pending_bytes: usize,
-    /// The number of records since the last transaction.
-    records: usize,
+    /// The records since the last transaction began.
+    waiting: Records,
+    /// Those of the transaction that runs.
+    running: Records,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Records {
+    count: usize,
+    /// Size of the keys and markers of documents and producers with a new state.
+    key_bytes: usize,
     /// Their size in the segments.
-    replay_bytes: u64,
+    bytes: u64,
 }
 
 /// Maximum size of a generation, in bytes. Two take about 16 MiB.
@@ -84,10 +88,10 @@ impl DocumentStates {
                 self.young_bytes += bytes + ENTRY_BYTES;
                 self.young.insert(key.clone(), pending);
             }
-            self.pending_bytes += bytes;
+            self.waiting.key_bytes += bytes;
             self.pending.push(key);
         }
-        self.records += records;
+        self.waiting.count += records;
     }
 
     /// Returns the newest state if it is known without the index.
@@ -102,31 +106,38 @@ impl DocumentStates {
         producers: impl IntoIterator<Item = (&'a Arc<str>, &'a StoredProducer)>,
     ) {
         for (name, producer) in producers {
-            self.records += 1;
-            self.pending_bytes += name.len() + producer.state.marker.as_ref().map_or(0, Bytes::len);
+            self.waiting.count += 1;
+            let marker = producer.state.marker.as_ref().map_or(0, Bytes::len);
+            self.waiting.key_bytes += name.len() + marker;
         }
     }
 
     /// Counts records in the segments that are not in the index.
     pub(super) const fn count_bytes(&mut self, bytes: u64) {
-        self.replay_bytes += bytes;
+        self.waiting.bytes += bytes;
     }
 
-    /// Returns the states that are not in the index, in the order of their keys.
-    fn pending(&mut self) -> impl Iterator<Item = (&DocumentKey, DocumentState)> {
-        // In order, so that the pages of the index are visited once.
-        self.pending.sort_unstable();
-        let young = &self.young;
-        let states = self.pending.iter();
-        states.filter_map(move |key| Some((key, young.get(key)?.0)))
-    }
-
-    /// Notes that everything is in the index.
-    fn on_applied(&mut self) {
+    /// Returns the states that the next transaction writes, in the order of their keys: of everything that is
+    /// not in the index. The one before must be over.
+    pub(super) fn begin_transaction(&mut self) -> Vec<(DocumentKey, DocumentState)> {
         self.transaction += 1;
-        self.pending.clear();
-        (self.pending_bytes, self.records, self.replay_bytes) = (0, 0, 0);
-        // Only now: what is not in the index must not be forgotten.
+        self.running = std::mem::take(&mut self.waiting);
+        let mut keys = std::mem::take(&mut self.pending);
+        // In order, so that the pages of the index are visited once.
+        keys.sort_unstable();
+        keys.dedup();
+        let states = keys.into_iter();
+        states
+            .filter_map(|key| Some((self.get(&key)?, key)))
+            .map(|(state, key)| (key, state))
+            .collect()
+    }
+
+    /// Notes that what was returned last is in the index.
+    pub(super) fn on_applied(&mut self) {
+        self.running = Records::default();
+        // Only now: what is not in the index must not be forgotten. What is waiting is in it before the older
+        // generation goes the next time.
         if self.young_bytes > GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
@@ -135,70 +146,31 @@ impl DocumentStates {
 
     #[cfg(test)]
     pub(super) const fn replay_bytes(&self) -> u64 {
-        self.replay_bytes
+        self.waiting.bytes
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.records == 0
+        self.waiting.count == 0
     }
 
     /// Returns `true` if there are enough states to be worth a transaction.
     pub(super) const fn is_due(&self) -> bool {
-        self.records >= RECORDS_DUE
-            || self.pending_bytes >= KEY_BYTES_MAX / 2
-            || self.replay_bytes >= REPLAY_BYTES_DUE
+        let Records {
+            count,
+            key_bytes,
+            bytes,
+        } = self.waiting;
+        count >= RECORDS_DUE || key_bytes >= KEY_BYTES_MAX / 2 || bytes >= REPLAY_BYTES_DUE
     }
 
     /// Returns `true` if no more states may be added.
     pub(super) const fn is_full(&self) -> bool {
-        self.records >= RECORDS_MAX
-            || self.pending_bytes >= KEY_BYTES_MAX
-            || self.replay_bytes >= REPLAY_BYTES_MAX
-    }
-}
-
-impl SegmentLog {
-    /// Brings the index up to the head.
-    pub(super) fn apply(&mut self, now_ms: i64) -> Result<(), LogError> {
-        if !self.documents.is_empty() {
-            // redb cannot continue after a failed write, so that it must not begin one on a full
-            // disk.
-            let transaction = self.begin_index_commit()?;
-            self.write_pending(&transaction)?;
-            transaction.commit().map_err(storage)?;
-            self.on_applied();
-        }
-        self.maintenance.applied_ms = now_ms;
-        Ok(())
-    }
-
-    /// Writes the states that are not in the index yet.
-    pub(super) fn write_pending(&mut self, transaction: &WriteTransaction) -> Result<(), LogError> {
-        // The index must not know of more than the segments hold after a power failure.
-        self.sync()?;
-        let mut table = transaction.open_table(DOCUMENTS).map_err(storage)?;
-        for (key, state) in self.documents.pending() {
-            // Read from its segment until the event is trimmed there.
-            let event = None;
-            let encoded = StoredDocument { state, event }.encode(key);
-            table.insert(key.as_tuple(), &*encoded).map_err(storage)?;
-        }
-        let mut table = transaction.open_table(PRODUCERS).map_err(storage)?;
-        for (name, producer) in &*self.shared.producers() {
-            let encoded = producer.encode(name);
-            table.insert(&**name, &*encoded).map_err(storage)?;
-        }
-        // In the same transaction, so that after a crash exactly the later events are reapplied, and
-        // the losses among the earlier ones are still known.
-        self.lost.write(transaction)?;
-        set_number(transaction, APPLIED_UPTO, self.shared.bounds().head)
-    }
-
-    /// Notes that a transaction with [`Self::write_pending`] is committed.
-    pub(super) fn on_applied(&mut self) {
-        // Only after the commit: until then commits and readers need the states in memory.
-        self.documents.on_applied();
-        self.shared.producers().clear();
+        let Self {
+            waiting, running, ..
+        } = self;
+        waiting.count >= RECORDS_MAX
+            || waiting.key_bytes + running.key_bytes >= KEY_BYTES_MAX
+            || waiting.bytes + running.bytes >= REPLAY_BYTES_MAX
     }
 }
 
@@ -277,6 +249,8 @@ mod tests {
         let mut states = DocumentStates::default();
         let (mut newest, mut index) = (BTreeMap::new(), BTreeMap::new());
         let mut forgotten = 0;
+        // The transaction that runs, and the offset at which it ends.
+        let mut running = None;
         for offset in 1..40_000 {
             let key = &keys[rng.random_range(0..keys.len())];
             let state = DocumentState {
@@ -294,11 +268,16 @@ mod tests {
                 None => assert_eq!(index.get(known).copied(), expected),
                 state => assert_eq!(state, expected),
             }
-            if states.is_due() {
-                let pending = states.pending();
-                index.extend(pending.map(|(key, state)| (key.clone(), state)));
-                states.on_applied();
+            if running.is_none() && states.is_due() {
+                running = Some((
+                    states.begin_transaction(),
+                    offset + rng.random_range(0..800),
+                ));
                 assert!(states.is_empty());
+            }
+            if let Some((written, _)) = running.take_if(|(_, end)| offset >= *end) {
+                index.extend(written);
+                states.on_applied();
                 forgotten += usize::from(states.young.is_empty());
             }
             let bytes = (states.young.len() + states.old.len()) * (name.len() + ENTRY_BYTES);
@@ -316,7 +295,10 @@ mod tests {
         assert!(states.is_due() && !states.is_full());
         states.count_bytes(REPLAY_BYTES_DUE);
         assert!(states.is_full());
+        // Those of the transaction that runs count.
+        drop(states.begin_transaction());
+        assert!(!states.is_due() && states.is_full());
         states.on_applied();
-        assert!(!states.is_due() && !states.is_full());
+        assert!(!states.is_full());
     }
 }

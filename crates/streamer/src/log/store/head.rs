@@ -116,6 +116,10 @@ impl HeadFile {
         Ok(opened)
     }
 
+    pub(super) const fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
+
     pub(super) const fn is_behind(&self, head: u64) -> bool {
         self.written < head
     }

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, backends::FileBackend};
 use steadfast_files::{create_private_directory, private};
 
 use super::{
@@ -19,9 +19,10 @@ use super::{
     documents::DocumentStates,
     engine::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
-        PRODUCERS, begin_term, catch_panics, damaged_number, number, set_number, storage,
+        PRODUCERS, begin_term, catch_panics, damaged, damaged_number, number, set_number, storage,
     },
     head::{HEAD_FILE, HeadFile, KnownHead},
+    index_job::IndexMode,
     lost_changes::LostChanges,
     maintenance::Maintenance,
     segment::{BODY_BYTES_MAX, Kind, Record},
@@ -114,6 +115,7 @@ impl SegmentLog {
     ) -> Result<Self, OpenFailure> {
         let mut log = Self::recover(database, disk, lock, options)?;
         log.head_file = Some(HeadFile::open(&*log.disk, log.shared.bounds().head)?);
+        log.index_file = Some(log.disk.open(INDEX_FILE)?);
         Ok(log)
     }
 
@@ -214,12 +216,17 @@ impl SegmentLog {
             documents: replay.documents,
             lost: replay.lost,
             maintenance: Maintenance::new(options),
+            index_mode: IndexMode::Inline,
+            running: None,
+            #[cfg(test)]
+            index_rows: 0,
             clock: AgeClock::from_reading(logged_ms),
             stepped: Instant::now(),
             index_waits: false,
             sync_interval: options.sync_interval,
             unsynced_since: None,
             head_file: None,
+            index_file: None,
             failure: None,
         })
     }
@@ -362,10 +369,12 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     // Before anything is created: two processes could otherwise create the log at the same time.
     let lock = lock(dir)?;
     let path = dir.join(INDEX_FILE);
-    // Not `exists`, which is also false on an error: creating would then replace an index that is
-    // there.
-    if !path.try_exists()? {
-        create(dir, options)?;
+    // Not `exists`, which is also false on an error and for a link that leads nowhere: creating would then
+    // replace an index that is there.
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(dir, options)?,
+        Err(error) => return Err(error.into()),
+        Ok(_) => {}
     }
     if let Some(interval) = options.sync_interval {
         tracing::warn!(
@@ -379,7 +388,7 @@ fn open(dir: &Path, options: &StoreOptions) -> Result<SegmentLog, OpenFailure> {
     let disk = Arc::new(Directory(dir.to_owned()));
     // redb may panic on a damaged file as early as here.
     catch_panics(|| {
-        let database = builder.open(path).map_err(OpenFailure::from);
+        let database = open_index(&path, &builder);
         Ok(database.and_then(|database| SegmentLog::from_database(database, disk, lock, options)))
     })?
 }
@@ -417,6 +426,16 @@ fn lock(dir: &Path) -> Result<File, OpenFailure> {
     }
 }
 
+/// Opens the index. By itself, redb would follow a symbolic link.
+fn open_index(path: &Path, builder: &Builder) -> Result<Database, OpenFailure> {
+    let file = private().read(true).write(true).open(path)?;
+    // redb would take an empty file for a new database.
+    if file.metadata()?.len() == 0 {
+        return Err(damaged("index", DecodeError::Truncated).into());
+    }
+    Ok(builder.create_with_backend(FileBackend::new(file)?)?)
+}
+
 /// Creates the log under a temporary name and then renames it, so that a crash leaves either no log
 /// or a complete one.
 fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
@@ -427,9 +446,13 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenFailure> {
         Ok(()) | Err(_) => {}
     }
     // Segments that are already there stay: without its index, a log is replayed from them.
-    // redb initializes an empty file, and would create one that everyone may read.
-    private().write(true).create_new(true).open(&new)?;
-    let database = builder(options).create(&new)?;
+    // Not created by redb, whose files everyone may read.
+    let file = private()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&new)?;
+    let database = builder(options).create_with_backend(FileBackend::new(file)?)?;
     initialize(&database, options.epoch)?;
     // Synced and closed before the rename, so that the final name never refers to less.
     database.close()?;

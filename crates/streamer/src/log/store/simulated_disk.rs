@@ -207,9 +207,9 @@ impl Disk {
         }
     }
 
-    pub(super) fn truncate(&self, name: &str, length: usize) {
+    pub(super) fn set_length(&self, name: &str, length: usize) {
         if let Some(content) = self.state().files.get_mut(name) {
-            content.current.truncate(length);
+            content.current.resize(length, 0);
         }
     }
 

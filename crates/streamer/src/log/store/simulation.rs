@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     SegmentLog, StoreOptions,
     engine::catch_panics,
+    index_job::IndexMode,
     open::{OpenFailure, initialize},
     simulated_disk::{Disk, INDEX},
 };
@@ -59,6 +60,7 @@ struct Run {
     positions: Vec<(Position, Vec<Option<Entry>>)>,
     now_ms: i64,
     options: StoreOptions,
+    index_mode: IndexMode,
     counts: SimulationCounts,
     lock: Arc<File>,
 }
@@ -79,6 +81,8 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
     // Synced with each commit, at each maintenance, or only by what needs it.
     let intervals = [None, None, Some(Duration::ZERO), Some(Duration::MAX)];
     options.sync_interval = intervals[rng.random_range(0..4)];
+    // At once, or in the maintenance after the next: commits and crashes come in between.
+    let index_mode = [IndexMode::Inline, IndexMode::Held][rng.random_range(0..2)];
     let mut run = Run {
         rng,
         disk: Disk::default(),
@@ -93,6 +97,7 @@ pub fn simulate(seed: u64, lock: &Arc<File>) -> Result<SimulationCounts, String>
         positions: Vec::new(),
         now_ms: 1_000,
         options,
+        index_mode,
         counts: SimulationCounts::default(),
         lock: Arc::clone(lock),
     };
@@ -218,6 +223,10 @@ impl Run {
             Err(error) if error.is_full() => self.count("full"),
             Err(_) => {
                 self.doubtful = entries;
+                // A trimming that was begun ends with the log.
+                if log.running.as_ref().is_some_and(|running| running.trims) {
+                    self.doubtful_first = self.model.events.len() as u64;
+                }
                 self.log = None;
                 self.count("failed commit");
             }
@@ -272,7 +281,8 @@ impl Run {
         let upto = self.rng.random_range(0..=self.model.events.len() as u64);
         match log.trim(upto) {
             Err(error) if !error.is_full() => {
-                self.doubtful_first = upto;
+                // The one of the maintenance before may have trimmed more.
+                self.doubtful_first = self.model.events.len() as u64;
                 self.log = None;
             }
             _ => {
@@ -289,7 +299,8 @@ impl Run {
         self.options.epoch = Epoch(self.rng.random());
         let lock = self.lock.try_clone().map_err(|error| error.to_string())?;
         let log = open_on(&self.disk, &self.options, lock);
-        let log = log.map_err(|error| format!("the log does not open: {error:?}"))?;
+        let mut log = log.map_err(|error| format!("the log does not open: {error:?}"))?;
+        log.index_mode = self.index_mode;
         let reader = log.reader();
         let Bounds { first, head } = reader.bounds();
         let acknowledged = self.model.events.len() as u64;
@@ -366,7 +377,7 @@ impl Run {
                 self.rng.random_range(0..length),
                 1 << self.rng.random_range(0..8),
             ),
-            1 => disk.truncate(name, self.rng.random_range(0..length)),
+            1 => disk.set_length(name, self.rng.random_range(0..length)),
             2 => disk.delete(name),
             3 => disk.copy(&segments[0], name),
             _ => disk.lose_writes(&mut self.rng),

@@ -5,10 +5,11 @@ use std::{fs, ops::RangeInclusive, path::Path, sync::Arc};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::{
     conversion::EVENTS,
+    disk::Directory,
     engine::{FORMAT, META, TERMS, set_number},
     head::{HEAD_FILE, KnownHead},
     open::OpenFailure,
@@ -254,6 +255,50 @@ fn unusable_directory_is_an_error() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn symbolic_links_in_the_directory_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = SegmentLog::open(dir.path(), &options()).unwrap();
+    fill(&mut log, 1..=100, 10);
+    // Under a running server, a link costs the events that it stands for.
+    let oldest = dir.path().join(segments::file_name(1));
+    let elsewhere = dir.path().join("elsewhere");
+    let link = |file: &Path| {
+        fs::rename(file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, file).unwrap();
+    };
+    link(&oldest);
+    let error = log.reader().read(0, 1, usize::MAX).unwrap_err();
+    assert!(matches!(error, LogError::Storage(_)), "{error}");
+    fs::rename(&elsewhere, &oldest).unwrap();
+    assert_eq!(read_all(&log).len(), 100);
+    drop(log);
+
+    let names = Directory(dir.path().to_owned()).names().unwrap();
+    assert!(names.len() > 4, "{names:?}");
+    for name in names {
+        let file = dir.path().join(&name);
+        let before = fs::read(&file).unwrap();
+        link(&file);
+        let opened = SegmentLog::open(dir.path(), &options()).err();
+        let read = SegmentLog::open_read_only(dir.path(), &options()).err();
+        let verified = SegmentLog::verify(dir.path(), &options(), |_| ()).err();
+        for error in [opened, read, verified] {
+            let is_refused = matches!(error, Some(OpenError::Directory { .. }));
+            assert!(is_refused, "{name}: {error:?}");
+        }
+        assert_eq!(fs::read(&elsewhere).unwrap(), before, "{name}");
+        // One that leads nowhere is no missing file.
+        fs::rename(&elsewhere, dir.path().join("away")).unwrap();
+        SegmentLog::open(dir.path(), &options()).unwrap_err();
+        assert!(!elsewhere.exists(), "{name}");
+        fs::rename(dir.path().join("away"), &file).unwrap();
+    }
+    let log = SegmentLog::open(dir.path(), &options()).unwrap();
+    assert_eq!(read_all(&log).len(), 100);
+}
+
 #[test]
 fn pending_documents_are_bounded() {
     let mut log = new_log(&options());
@@ -338,30 +383,105 @@ fn retention_by_bytes_keeps_about_its_limit() {
 }
 
 #[test]
-fn one_step_of_trimming_moves_a_bounded_number_of_documents() {
+fn transactions_of_the_index_change_a_bounded_number_of_rows() {
+    let mut log = new_log(&StoreOptions {
+        retention_bytes: Some(1 << 20),
+        segment_bytes: 64 << 10,
+        ..options()
+    });
+    let (mut first, mut largest) = (0, 0);
+    for batch in 0..40_u32 {
+        // Each event is the last one of its document.
+        let before = u64::from(batch) * 1_000;
+        let entries = (before + 1..=before + 1_000).map(|sequence| {
+            let mut entry = entry(sequence);
+            entry.document.document_id = format!("d{sequence}").into();
+            entry
+        });
+        log.append(entries.collect(), 1).unwrap();
+        while log.maintain(i64::from(batch) * 1_000).unwrap() {
+            let next = log.reader().bounds().first;
+            assert!(next - first <= SLICE as u64, "from {first} to {next}");
+            first = next;
+            largest = largest.max(log.index_rows);
+        }
+    }
+    assert!(first > 30_000, "{first} are trimmed");
+    let bound = documents::RECORDS_MAX + 1_000 + SLICE;
+    assert!((SLICE..=bound).contains(&largest), "{largest} rows");
+    // The moved ones and the others.
+    let (mut count, mut after) = (0, None);
+    loop {
+        let query = DocumentQuery {
+            after: after.as_ref(),
+            ..DocumentQuery::all("default")
+        };
+        let page = log.reader().documents(query).unwrap();
+        count += page.documents.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(count as u64, documents(&log).unwrap().as_of);
+}
+
+#[test]
+fn commits_go_on_while_the_index_is_written() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    log.maintain_in_background();
+    fill(&mut log, 1..=10, 5);
+    let shared = Arc::clone(&log.shared);
+    // The next transaction of the index waits for this one.
+    let other = shared.engine.begin_write().unwrap();
+    assert!(log.maintain(20_000).unwrap());
+    for sequence in 11..=40 {
+        let outcomes = log.append(vec![entry(sequence)], 20_000).unwrap();
+        let [Outcome::Appended(event)] = &outcomes[..] else {
+            panic!("{outcomes:?}");
+        };
+        let version = format!("\"version\":{}}}", sequence.div_ceil(7));
+        assert!(event.data.ends_with(version.as_bytes()), "{event:?}");
+        assert!(!log.maintain(40_000).unwrap(), "one transaction at a time");
+        assert!(log.maintenance_due() < Some(Duration::from_secs(1)));
+        assert_eq!(log.reader().producer("p").unwrap().last_sequence, sequence);
+    }
+    assert_eq!(read_all(&log).len(), 40);
+    other.abort().unwrap();
+    log.finish_index_job(true).unwrap();
+    let page = documents(&log).unwrap();
+    let newest = page.documents.iter().map(|it| it.offset).max();
+    assert_eq!((page.as_of, newest), (10, Some(10)));
+    // A transaction that was begun is over when the log is closed.
+    let killed = disk.after_kill();
+    assert!(log.maintain(40_000).unwrap());
+    drop((log, shared));
+    for (disk, as_of) in [(disk, 40), (killed, 10)] {
+        let log = open_on(&disk, &options()).unwrap();
+        let page = documents(&log).unwrap();
+        assert_eq!((page.as_of, read_all(&log).len()), (as_of, 40));
+        assert_eq!(log.reader().producer("p").unwrap().last_sequence, 40);
+    }
+}
+
+#[test]
+fn commits_wait_for_a_trimming_that_they_overtake() {
     let mut log = new_log(&StoreOptions {
         retention_bytes: Some(1_000),
         ..options()
     });
-    // Each event is the last one of its document.
-    let entries = (1..=5_000).map(|sequence| {
-        let mut entry = entry(sequence);
-        entry.document.document_id = format!("d{sequence}").into();
-        entry
-    });
-    log.append(entries.collect(), 1).unwrap();
-    let (mut steps, mut first) = (0, 0);
-    while log.maintain(1).unwrap() {
-        let next = log.reader().bounds().first;
-        assert!(next - first <= 1_100, "from {first} to {next}");
-        steps += u64::from(next > first);
-        first = next;
+    log.index_mode = IndexMode::Held;
+    fill(&mut log, 1..=2 * SLICE as u64, 1_024);
+    while !log.running.as_ref().is_some_and(|running| running.trims) {
+        assert!(log.maintain(1).unwrap());
     }
-    assert!(
-        (5..8).contains(&steps) && first > 4_980,
-        "{steps} to {first}"
-    );
-    assert_eq!(documents(&log).unwrap().documents.len(), 5_000);
+    let half = SLICE as u64 / 2;
+    for (sequence, first) in [(0, 0), (half, 0), (half + 1, SLICE as u64)] {
+        let head = log.reader().bounds().head;
+        fill(&mut log, head + 1..=2 * SLICE as u64 + sequence, 1_024);
+        assert_eq!(log.reader().bounds().first, first, "{sequence} later");
+    }
 }
 
 #[test]

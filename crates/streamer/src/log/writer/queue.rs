@@ -118,6 +118,11 @@ impl Receiver {
         }
     }
 
+    /// Returns the number of commands.
+    pub(super) fn len(&self) -> usize {
+        self.0.state().commands.len()
+    }
+
     /// Waits until there are this many commands, or no more can come.
     pub(super) fn wait_for(&self, commands: usize, timeout: Duration) {
         drop(self.wait(commands, timeout));

@@ -1,7 +1,4 @@
-use std::{
-    sync::{Weak, mpsc},
-    thread,
-};
+use std::sync::{Weak, mpsc};
 
 use tokio::task::JoinSet;
 
@@ -188,21 +185,6 @@ fn offset_sender() -> (impl FnMut(&[Arc<Event>]) + Send, mpsc::Receiver<u64>) {
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn outcomes_follow_commits_and_events_arrive_in_order() {
-    let (on_commit, offsets) = offset_sender();
-    let test = Test::with_callback(false, options(), on_commit);
-    for start in [1, 4, 7] {
-        let outcomes = test.writer.submit(entries(start..start + 3)).await.unwrap();
-        assert_eq!(outcomes.len(), 3);
-        assert_eq!(test.reader.bounds().head, start + 2);
-    }
-    let duplicate = test.writer.submit(entries([9])).await.unwrap();
-    assert_eq!(duplicate, [Outcome::Duplicate]);
-    test.writer.shutdown(LONG).await.unwrap();
-    assert!(offsets.iter().eq(1..=9));
-}
-
-#[tokio::test]
 async fn entries_queued_during_a_commit_share_the_next() {
     let test = Test::start_blocked(options());
     let first = test.enqueue([1]).await;
@@ -252,24 +234,6 @@ async fn batch_ends_at_its_limits_between_submissions() {
         }
         assert_eq!(test.batches.try_iter().collect::<Vec<_>>(), sizes);
     }
-}
-
-#[tokio::test]
-async fn batch_waits_for_more_entries_until_full_or_shutdown() {
-    let test = Test::start(WriterOptions {
-        max_wait: Duration::from_secs(3_600),
-        max_batch_events: 3,
-        ..options()
-    });
-    for pending in test.enqueue_each(1..=3).await {
-        pending.await.unwrap();
-    }
-    assert_eq!(test.batches.recv(), Ok(3));
-
-    // A shutdown ends the wait.
-    let single = test.enqueue([4]).await;
-    test.writer.shutdown(LONG).await.unwrap();
-    assert_eq!(single.await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -450,16 +414,4 @@ async fn concurrent_submitters_get_their_own_outcomes() {
     test.writer.shutdown(LONG).await.unwrap();
     assert!(offsets.iter().eq(1..=SUBMITTERS * EACH));
     assert_eq!(test.reader.bounds().head, SUBMITTERS * EACH);
-}
-
-#[test]
-fn writer_works_from_any_runtime() {
-    let writer = Test::start(options()).writer;
-    let submitting = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        runtime.block_on(writer.submit(entries([1]))).unwrap()
-    });
-    assert_eq!(submitting.join().unwrap().len(), 1);
 }

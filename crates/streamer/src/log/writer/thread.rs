@@ -36,7 +36,8 @@ pub(super) struct Writer<F> {
     on_commit: F,
     queue: Receiver,
     shared: Arc<Shared>,
-    /// The number of requests of the last commit, and the time that it took.
+    /// The time that the last commit took, and the number of requests that may come soon: if it was of several,
+    /// as many, and those that were queued when it ended.
     last: (usize, Duration),
     /// [`Command::Stop`] was received, or all handles were dropped.
     stopping: bool,
@@ -149,14 +150,13 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         Ok(())
     }
 
-    /// Collects a batch: `first`, and what is queued or arrives within `max_wait`. Requests are never
-    /// split, so the batch may exceed its limits by one request.
+    /// Collects a batch: `first`, and what is queued. Requests are never split, so the batch may exceed its
+    /// limits by one request.
     fn collect(&mut self, first: AppendRequest) -> Vec<Submission> {
-        let deadline = Instant::now() + self.options.max_wait;
-        let (requests, took) = self.last;
-        if requests > 1 {
-            self.queue
-                .wait_for(requests - 1, (took / 2).min(GATHERING_MAX));
+        let (expected, took) = self.last;
+        if expected > 1 {
+            let timeout = (took / 2).min(GATHERING_MAX);
+            self.queue.wait_for(expected - 1, timeout);
         }
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -169,10 +169,7 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
             {
                 break;
             }
-            // Zero once the deadline has passed: what is already queued still joins, without a
-            // wait.
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.queue.receive(left) {
+            match self.queue.receive(Duration::ZERO) {
                 Received::Command(Command::Append(request)) => next = Some(request),
                 // After the commit, as in the queue.
                 Received::Command(Command::Touch(producer)) => {
@@ -218,7 +215,12 @@ impl<F: FnMut(&[Arc<Event>])> Writer<F> {
         if !events.is_empty() {
             (self.on_commit)(&events);
         }
-        self.last = (self.committing.len(), began.elapsed());
+        let expected = match self.committing.len() {
+            // One that goes on while its entries are committed would wait for itself.
+            0 | 1 => 0,
+            several => several + self.queue.len(),
+        };
+        self.last = (expected, began.elapsed());
         let mut outcomes = outcomes.into_iter();
         for request in self.committing.drain(..) {
             // The log returns one outcome per submission in order, so that counting suffices.

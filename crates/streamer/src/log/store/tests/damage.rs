@@ -119,7 +119,7 @@ fn segment_that_is_cut_under_an_open_log_costs_its_events() {
             drop(log);
             log = open_on(&disk, &options()).unwrap();
         }
-        disk.truncate(&disk.segments()[1], RECORDS);
+        disk.set_length(&disk.segments()[1], RECORDS);
         check_readable(&log, &[bases[1] + 1..=bases[2]]);
         fill(&mut log, 301..=310, 10);
         log.trim(305).unwrap();
@@ -128,12 +128,30 @@ fn segment_that_is_cut_under_an_open_log_costs_its_events() {
 }
 
 #[test]
+fn segment_that_somebody_extended_is_read_to_a_bound() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=200, 10);
+    drop(log);
+    let segments = disk.segments();
+    for name in [&segments[0], segments.last().unwrap()] {
+        disk.set_length(name, 64 << 20);
+        let mut log = open_on(&disk, &options()).unwrap();
+        check_readable(&log, &[]);
+        let next = log.reader().bounds().head + 1;
+        fill(&mut log, next..=next, 1);
+        let held = log.reader().stats().bytes;
+        assert!(held < 66 << 20, "{held} bytes");
+    }
+}
+
+#[test]
 fn events_lost_at_the_end_of_a_log_are_damage() {
     type Damage = fn(&Disk, &str);
     let damages: [Damage; 5] = [
         |disk, last| disk.delete(last),
-        |disk, last| disk.truncate(last, 0),
-        |disk, last| disk.truncate(last, 1_100),
+        |disk, last| disk.set_length(last, 0),
+        |disk, last| disk.set_length(last, 1_100),
         // The last commit becomes zeros, and the one before it is not whole.
         |disk, _| {
             let (name, at) = find_entry(disk, 55);
@@ -185,8 +203,8 @@ fn file_of_the_head_may_be_damaged_or_missing() {
     type Damage = fn(&Disk);
     let damages: [Damage; 4] = [
         |disk| disk.delete(HEAD_FILE),
-        |disk| disk.truncate(HEAD_FILE, 7),
-        |disk| disk.truncate(HEAD_FILE, 0),
+        |disk| disk.set_length(HEAD_FILE, 7),
+        |disk| disk.set_length(HEAD_FILE, 0),
         |disk| disk.flip(HEAD_FILE, 17, 1),
     ];
     for damage in damages {
@@ -204,21 +222,29 @@ fn file_of_the_head_may_be_damaged_or_missing() {
 }
 
 #[test]
-fn removed_file_of_an_idle_log_is_noticed() {
-    for end in [".redb", ".seg", HEAD_FILE] {
+fn removed_or_replaced_file_of_an_idle_log_is_noticed() {
+    type Fault = fn(&Path);
+    let remove: Fault = |file| fs::remove_file(file).unwrap();
+    // Another file under its name, as a copy that is put back.
+    let replace: Fault = |file| {
+        let copy = file.with_extension("copy");
+        fs::copy(file, &copy).unwrap();
+        fs::rename(copy, file).unwrap();
+    };
+    for (name, fault) in [
+        (&*segments::file_name(1), remove),
+        (INDEX, remove),
+        (INDEX, replace),
+        (HEAD_FILE, remove),
+        (HEAD_FILE, replace),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let mut log = SegmentLog::open(dir.path(), &options()).unwrap();
         fill(&mut log, 1..=3, 3);
         maintain(&mut log, 1_000_000);
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
-        names.retain(|it| it.as_ref().unwrap().path().to_str().unwrap().ends_with(end));
-        let [Ok(file)] = &names[..] else {
-            panic!("{names:?}")
-        };
-        fs::remove_file(file.path()).unwrap();
+        fault(&dir.path().join(name));
         let error = log.maintain(1_002_000).unwrap_err();
-        let name = file.file_name().into_string().unwrap();
-        check_stopped_by_removal(&mut log, &error, &name);
+        check_stopped_by_removal(&mut log, &error, name);
     }
 }
 
@@ -516,7 +542,7 @@ fn truncated_file_never_panics() {
         let length = disk.content(&name).len();
         for part in 1..32 {
             let damaged = disk.after_kill();
-            damaged.truncate(&name, length * part / 32);
+            damaged.set_length(&name, length * part / 32);
             match open_on(&damaged, &options()) {
                 Ok(log) => drop(reads_the_same(log, &originals)),
                 Err(error) => assert_eq!(name, INDEX, "{error:?}"),
