@@ -153,6 +153,7 @@ mod tests {
         };
         let mut credit = Credit::new(share, Load::default());
         for round in 1..=3 {
+            assert_eq!(credit.grant(share, Load::default()), None, "none was used");
             assert!(credit.spend(1_000), "round {round}");
             assert!(!credit.clone().spend(1), "round {round}");
             let granted = credit.grant(share, Load::default()).expect("all was taken");
@@ -178,10 +179,23 @@ mod tests {
     }
 
     #[test]
+    fn half_a_share_of_bytes_is_worth_a_grant() {
+        for (weight, expected) in [(49, None), (50, Some((5, 150)))] {
+            let mut credit = Credit::new(SHARE, Load::default());
+            assert!(credit.spend(weight));
+            let granted = credit.grant(SHARE, Load::default());
+            let granted = granted.map(|total| (total.messages, total.bytes));
+            assert_eq!(granted, expected, "{weight}");
+        }
+    }
+
+    #[test]
     fn one_byte_left_is_enough_to_send_and_none_is_not() {
-        let mut credit = Credit::new(SHARE, Load::default());
-        assert!(credit.spend(99));
-        assert!(credit.spend(5_000));
-        assert!(!credit.spend(1));
+        for (first, is_left) in [(99, true), (100, false), (5_000, false)] {
+            let mut credit = Credit::new(SHARE, Load::default());
+            assert!(credit.spend(first));
+            assert_eq!(credit.spend(5_000), is_left, "{first}");
+            assert!(!credit.spend(1));
+        }
     }
 }

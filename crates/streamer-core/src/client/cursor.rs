@@ -79,7 +79,6 @@ impl Cursor {
         if self.rejections < max_rejections || self.last.is_none() {
             return Rejected::Kept;
         }
-        self.rejections = 0;
         self.lost = self.last.take();
         Rejected::GivenUp
     }
@@ -122,8 +121,11 @@ mod tests {
                 "{previous} {offset}"
             );
         }
-        let elsewhere = Position::new(Epoch(2), 6);
-        assert_eq!(cursor.check(5, elsewhere), Continuity::OtherEpoch);
+        // Its offsets say nothing about this one, not even an older one.
+        for offset in [3, 5, 6] {
+            let elsewhere = Position::new(Epoch(2), offset);
+            assert_eq!(cursor.check(2, elsewhere), Continuity::OtherEpoch);
+        }
     }
 
     #[test]
@@ -139,5 +141,6 @@ mod tests {
         assert_eq!(cursor.last(), None);
         assert_eq!(cursor.take_lost(), Some(at(6)));
         assert_eq!(cursor.take_lost(), None);
+        assert_eq!(cursor.reject(1), Rejected::Kept, "there is none to give up");
     }
 }

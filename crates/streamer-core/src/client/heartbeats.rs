@@ -94,9 +94,14 @@ mod tests {
     #[test]
     fn unacknowledged_heartbeats_are_bounded() {
         let mut heartbeats = heartbeats(0);
-        for _ in 0..1_000 {
-            heartbeats.next(Time::ZERO);
-        }
+        let sent: Vec<_> = (0..1_000)
+            .map(|_| heartbeats.next(Time::ZERO).timestamp)
+            .collect();
+        let [forgotten @ .., oldest] = &sent[..=1_000 - MAX_UNACKNOWLEDGED] else {
+            panic!("more are sent than kept");
+        };
         assert_eq!(heartbeats.unacknowledged.len(), MAX_UNACKNOWLEDGED);
+        assert_eq!(heartbeats.acknowledge(forgotten[forgotten.len() - 1]), None);
+        assert_eq!(heartbeats.acknowledge(*oldest), Some(Time::ZERO));
     }
 }

@@ -370,15 +370,62 @@ mod tests {
     }
 
     #[test]
+    fn discarded_changes_leave_what_stands_between_them() {
+        let mut queue = Queue::default();
+        let items = [
+            change(1),
+            gap(GapReason::Disconnected),
+            change(2),
+            gap(GapReason::Evicted),
+            gap(GapReason::TooLarge),
+            change(3),
+        ];
+        for item in items.clone() {
+            queue.push(item);
+        }
+        queue.discard(2);
+        assert_eq!((queue.len(), queue.changes()), (4, 1));
+        let [first, disconnected, _, evicted, too_large, _] = items;
+        let left: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(left, [first, disconnected, evicted, too_large]);
+        queue.discard(0);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn long_queue_is_reported_by_number_and_by_bytes() {
+        let heavy = |offset| match change(offset) {
+            Item::Change(change) => Item::Change(Change {
+                data: bytes::Bytes::from(vec![b'1'; 33 << 10]),
+                ..change
+            }),
+            other => other,
+        };
+        let light: fn(u64) -> Item = change;
+        let heavy: fn(u64) -> Item = heavy;
+        for (make, first) in [(light, 128), (heavy, 2)] {
+            let mut queue = Queue::default();
+            for offset in 1..=1_000 {
+                queue.push(make(offset));
+            }
+            let told = std::iter::from_fn(|| queue.pop().map(|_| queue.take_report()));
+            let told: Vec<_> = told.flatten().take(2).collect();
+            assert_eq!(told, [first, 2 * first]);
+        }
+    }
+
+    #[test]
     fn taken_changes_are_reported_in_batches() {
         let mut queue = Queue::default();
         for offset in 1..=8 {
             queue.push(change(offset));
         }
         let mut told = Vec::new();
+        assert_eq!(queue.take_report(), None, "nothing was taken");
         while queue.pop().is_some() {
             told.extend(queue.take_report());
         }
+        assert_eq!(queue.take_report(), None);
         assert_eq!(told, [4, 6, 7, 8]);
     }
 }

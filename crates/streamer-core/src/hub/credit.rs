@@ -81,3 +81,26 @@ impl Credit {
         raise(&mut self.bytes, total_bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_of_a_peer_are_bounds_and_never_none() {
+        let mut credit = Credit::limited(u64::MAX, u64::MAX);
+        credit.grant(u64::MAX, u64::MAX);
+        assert!(!credit.is_unlimited());
+        let mut credit = Credit::limited(3, 100);
+        for left in [3, 2, 1] {
+            assert_eq!(
+                (credit.messages_left(10), credit.messages_left(1)),
+                (left, 1)
+            );
+            credit.charge(1);
+        }
+        assert_eq!(credit.messages_left(10), 0);
+        credit.grant(5, 0);
+        assert_eq!(credit.messages_left(10), 2);
+    }
+}

@@ -243,8 +243,7 @@ impl Protocol for Core {
     }
 
     fn on_down(&mut self, _: Time, _: &End, _: &mut Cx) {
-        self.sent = 0;
-        self.window = None;
+        // The next stream begins anew when it opens; until then nothing is sent.
     }
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Cx) {

@@ -89,12 +89,22 @@ fn a_welcome_makes_a_profile_peer_whose_acks_are_expected() {
         head: Some(at(9)),
     };
     assert_eq!(rig.events, [greeted]);
+    // 0 is no interval, but a server without a wish.
+    let mut rig = Rig::new();
+    rig.greet_profile(9);
+    let expected = [Signal::Greeted, Signal::ExpectAcks, Signal::Restored];
+    assert_eq!(rig.take_signals(), expected);
 }
 
 #[test]
 fn an_ack_without_a_welcome_makes_a_plain_peer() {
     let mut rig = Rig::new();
     rig.greet_plain();
+    let greeted = Event::Greeted {
+        server_id: String::new(),
+        head: None,
+    };
+    assert!(rig.events.contains(&greeted));
     let expected = [Signal::Greeted, Signal::Restored, Signal::HeartbeatAcked];
     assert_eq!(rig.take_signals(), expected);
 }
@@ -174,6 +184,8 @@ fn final_codes_map_to_reason_and_advice() {
         (FinalCode::Storage, 0, Advice::Retry),
         (FinalCode::Protocol, 0, Advice::Retry),
         (FinalCode::Unspecified, 0, Advice::Retry),
+        (FinalCode::Unauthenticated, 0, Advice::Refresh),
+        (FinalCode::Unauthenticated, 500, Advice::Refresh),
     ] {
         let mut rig = Rig::new();
         rig.open();

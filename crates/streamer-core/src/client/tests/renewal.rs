@@ -11,7 +11,7 @@ impl Rig {
         self.open();
         self.receive(Payload::Welcome(Welcome {
             expires_in_ms: time.as_millis() as u64,
-            ..match welcome(0) {
+            ..match welcome(20) {
                 Payload::Welcome(welcome) => welcome,
                 other => panic!("{other:?}"),
             }
@@ -127,6 +127,37 @@ fn credentials_are_never_sent_twice_in_two_seconds() {
         }
     }
     assert!(last.is_some());
+}
+
+#[test]
+fn credentials_are_sent_on_the_stream_that_asked() {
+    let mut rig = Rig::new();
+    rig.open_valid_for(VALID);
+    rig.cut();
+    rig.open();
+    rig.authenticate();
+    assert_eq!(rig.credentials_sent(), 0, "the peer has not greeted");
+    rig.open_valid_for(VALID);
+    // The session is leaving.
+    rig.open = false;
+    rig.authenticate();
+    assert_eq!(rig.credentials_sent(), 0);
+}
+
+#[test]
+fn progress_is_requested_before_credentials_are_due() {
+    let mut rig = Rig::new();
+    rig.subscribe_from(1, Start::After(at(5)));
+    rig.open_valid_for(VALID);
+    rig.accept_one(at(5));
+    rig.call(Protocol::on_live);
+    let sent = rig.take_sent();
+    assert!(
+        matches!(sent[..], [gateway_message::Payload::Heartbeat(_)]),
+        "{sent:?}"
+    );
+    let next = rig.now + Duration::from_millis(50);
+    assert_eq!(rig.core.deadline(), Some(next));
 }
 
 #[test]

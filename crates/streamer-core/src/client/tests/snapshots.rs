@@ -77,6 +77,82 @@ fn documents_then_changes_then_the_end() {
     rig.deliver("s-1", 12, 17);
     let expected = ["begin 10", "doc 3", "doc 5", "doc 8", "12", "end 14", "17"];
     assert_eq!(names(&rig.take_items(1)), expected);
+    assert!(!rig.core.caught_up(), "20 was the head of the greeting");
+}
+
+#[test]
+fn snapshot_ends_with_the_change_that_makes_it_whole() {
+    let mut rig = accepted_rig(Start::Now);
+    rig.documents(true, &[3], b"a", 14);
+    rig.deliver("s-1", 10, 14);
+    assert_eq!(
+        names(&rig.take_items(1)),
+        ["begin 10", "doc 3", "14", "end 14"]
+    );
+}
+
+#[test]
+fn documents_of_an_older_request_are_ignored() {
+    let mut rig = accepted_rig(Start::Now);
+    rig.resume_profile(20);
+    let begin = |request| wire::Snapshot {
+        subscription_id: "s-1".to_owned(),
+        request,
+        begins: true,
+        follows: Some(on_wire(at(10))),
+        ..wire::Snapshot::default()
+    };
+    rig.receive(Payload::Snapshot(begin(2)));
+    assert_eq!(rig.core.counters().premature, 1, "not accepted yet");
+    rig.accept_snapshot(None);
+    rig.receive(Payload::Snapshot(begin(1)));
+    assert_eq!(rig.core.counters().premature, 2);
+    assert_eq!(names(&rig.take_items(1)), [""; 0]);
+    rig.receive(Payload::Snapshot(begin(2)));
+    assert_eq!(names(&rig.take_items(1)), ["begin 10"]);
+}
+
+#[test]
+fn documents_use_credit() {
+    let mut rig = Rig::with(|config| config.limits.messages_per_subscription = 2);
+    rig.greet_profile(20);
+    let options = SubscribeOptions {
+        snapshot: true,
+        left: true,
+        ..SubscribeOptions::default()
+    };
+    rig.subscribe_with(1, Start::Now, options);
+    rig.accept_snapshot(None);
+    rig.documents(true, &[1, 2], b"a", 0);
+    rig.documents(false, &[3], b"b", 0);
+    assert!(rig.fault().contains("credit"));
+}
+
+#[test]
+fn documents_from_other_rights_are_not_continued() {
+    let accept = |rig: &mut Rig, request: &SubscribeRequest, rights| {
+        let response = SubscribeResponse {
+            position: Some(on_wire(at(20))),
+            snapshot: true,
+            left: true,
+            rights,
+            ..accepted()
+        };
+        rig.respond(request, request.request, response);
+    };
+    let mut rig = accepted_rig(Start::Now);
+    for (rights, continued) in [(0, &b"a"[..]), (8, b""), (8, b"a")] {
+        rig.documents(true, &[3], b"a", 0);
+        rig.resume_profile(20);
+        let request = rig.one_request();
+        accept(&mut rig, &request, rights);
+        rig.resume_profile(20);
+        let request = rig.one_request();
+        assert_eq!(request.rights, Some(rights));
+        let snapshot = request.snapshot.as_ref().expect("a snapshot is wanted");
+        assert_eq!(&*snapshot.cursor, continued, "{rights}");
+        accept(&mut rig, &request, rights);
+    }
 }
 
 #[test]
@@ -132,6 +208,9 @@ fn a_lost_position_is_told_and_followed_by_documents() {
         reason: Why::Trimmed.into(),
         resumes_at: Some(on_wire(at(20))),
     }));
+    // The position is lost although no document of the next snapshot has come.
+    rig.resume_profile(20);
+    assert_eq!(rig.accept_snapshot(None).resume, None);
     rig.documents(true, &[8], b"a", 10);
     let items = rig.take_items(1);
     assert_eq!(
@@ -185,8 +264,36 @@ fn a_server_that_ignores_a_part_of_the_request_is_refused() {
 }
 
 #[test]
+fn a_loss_after_the_answer_is_told_with_the_next_snapshot() {
+    let loss = |reason: Why, to| SubscribeResponse {
+        resync: Some(wire::Resync {
+            reason: reason.into(),
+            resumes_at: Some(on_wire(to)),
+        }),
+        ..accepted()
+    };
+    let later = Position::new(Epoch(EPOCH + 1), 2);
+    for (to, told) in [
+        (at(25), "Damaged 5..25"),
+        (at(5), "Damaged 5..5"),
+        (later, "Damaged 5..2"),
+    ] {
+        let mut rig = accepted_rig(Start::After(at(5)));
+        let request = SubscribeRequest {
+            subscription_id: "s-1".to_owned(),
+            ..SubscribeRequest::default()
+        };
+        rig.respond(&request, 1, loss(Why::Damaged, to));
+        assert_eq!(names(&rig.take_items(1)), [told]);
+        rig.documents(true, &[8], b"a", 10);
+        assert_eq!(names(&rig.take_items(1)), ["begin 10", "doc 8", "end 10"]);
+    }
+}
+
+#[test]
 fn a_loss_before_the_first_documents_changes_nothing() {
     let mut rig = accepted_rig(Start::Now);
+    rig.take_signals();
     let request = SubscribeRequest {
         subscription_id: "s-1".to_owned(),
         ..SubscribeRequest::default()
@@ -202,6 +309,7 @@ fn a_loss_before_the_first_documents_changes_nothing() {
             ..accepted()
         },
     );
+    assert_eq!(rig.take_signals(), []);
     rig.documents(true, &[8], b"a", 10);
     assert_eq!(names(&rig.take_items(1)), ["begin 10", "doc 8", "end 10"]);
 }
@@ -211,4 +319,140 @@ fn documents_that_nobody_asked_for_end_the_stream() {
     let mut rig = accepted_rig(Start::After(at(5)));
     rig.documents(false, &[3], b"a", 0);
     assert_eq!(rig.fault(), "documents for s-1, which awaits none");
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    rig.subscribe(1);
+    rig.accept_one(at(20));
+    rig.take_signals();
+    rig.documents(true, &[3], b"a", 0);
+    assert_eq!(rig.fault(), "documents for s-1, which awaits none");
+}
+
+/// A window of one document, and the place in it of a document without the field.
+fn window() -> (crate::Window, impl Fn(&str) -> Place) {
+    let window = crate::Window::new("rank", crate::Direction::Ascending, 1);
+    let places = window.clone();
+    let place = move |id: &str| {
+        places.place_of_wire(&wire::WindowBound {
+            document_id: id.to_owned(),
+            value: None,
+        })
+    };
+    (window, place)
+}
+
+impl Rig {
+    /// Begins snapshot `number` of the window's documents up to a bound.
+    fn begin_window(&mut self, request: u64, number: u32, bound: &Place) {
+        self.receive(Payload::Snapshot(wire::Snapshot {
+            subscription_id: "s-1".to_owned(),
+            request,
+            number,
+            begins: true,
+            follows: Some(on_wire(at(10))),
+            whole_at: Some(on_wire(at(10))),
+            bound: Some(Box::new(bound.to_wire())),
+            ..wire::Snapshot::default()
+        }));
+    }
+
+    fn accept_window(&mut self) -> SubscribeRequest {
+        let request = self.one_request();
+        let response = SubscribeResponse {
+            position: request.resume.or(Some(on_wire(at(20)))),
+            snapshot: true,
+            left: true,
+            window: true,
+            ..accepted()
+        };
+        self.respond(&request, request.request, response);
+        request
+    }
+
+    /// The bounds sent since the last look, each with the number of its snapshot.
+    fn take_bounds(&mut self) -> Vec<(String, u32)> {
+        let bound = |payload| match payload {
+            gateway_message::Payload::Credit(credit) => {
+                Some((credit.bound?.document_id, credit.snapshot))
+            }
+            _ => None,
+        };
+        self.take_sent().into_iter().filter_map(bound).collect()
+    }
+}
+
+#[test]
+fn window_is_narrowed_for_its_newest_snapshot_only() {
+    let (window, place) = window();
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    let options = SubscribeOptions {
+        snapshot: true,
+        left: true,
+        window: Some(window),
+    };
+    rig.subscribe_with(1, Start::Now, options);
+    rig.accept_window();
+    rig.begin_window(1, 3, &place("m"));
+    let items = names(&rig.take_items(1));
+    assert_eq!(items, ["begin 10", "bound 1 true", "end 10"]);
+    let narrow = |snapshot, id: &str| Command::Narrow {
+        id: SubscriptionId(1),
+        snapshot,
+        bound: place(id),
+    };
+    for (snapshot, id, sent) in [
+        (0, "a", vec![]),
+        (1, "n", vec![]),
+        (1, "m", vec![]),
+        (1, "k", vec![("k".to_owned(), 3)]),
+        (1, "l", vec![]),
+    ] {
+        rig.command(narrow(snapshot, id));
+        assert_eq!(rig.take_bounds(), sent, "{snapshot} {id}");
+    }
+    // Between two streams, the next request tells it. No snapshot of that request has a number yet.
+    rig.cut();
+    rig.command(narrow(1, "j"));
+    assert_eq!(rig.take_bounds(), []);
+    rig.greet_profile(20);
+    let request = rig.accept_window();
+    let bound = request.window.expect("a window").bound.expect("a bound");
+    assert_eq!(bound.document_id, "j");
+    rig.command(narrow(1, "i"));
+    assert_eq!(rig.take_bounds(), [("i".to_owned(), 0)]);
+}
+
+#[test]
+fn short_window_is_refilled_once_and_not_while_it_begins() {
+    let (window, place) = window();
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    let options = SubscribeOptions {
+        snapshot: true,
+        left: true,
+        window: Some(window),
+    };
+    rig.subscribe_with(1, Start::Now, options);
+    rig.accept_window();
+    let refill = |snapshot| Command::Refill {
+        id: SubscriptionId(1),
+        snapshot,
+    };
+    rig.command(refill(0));
+    assert_eq!(rig.take_requests(), [], "one is on its way");
+    rig.begin_window(1, 1, &place("m"));
+    rig.command(refill(0));
+    assert_eq!(rig.take_requests(), [], "of an older snapshot");
+    rig.command(refill(1));
+    assert_eq!(rig.accept_window().resume, None);
+    rig.command(refill(1));
+    assert_eq!(rig.take_requests(), [], "asked for already");
+    rig.begin_window(2, 2, &place("m"));
+    // Between two streams, the next request asks for it.
+    rig.cut();
+    rig.command(refill(2));
+    assert_eq!(rig.take_sent(), []);
+    rig.greet_profile(20);
+    assert_eq!(rig.one_request().resume, None);
 }

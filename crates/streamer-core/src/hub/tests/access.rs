@@ -1,8 +1,11 @@
 //! Rights: what a stream may see, for how long, and who may take over what.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -195,6 +198,23 @@ fn document_out_of_sight_leaves_without_its_data() {
         let visible = Bytes::from_static(b"{\"n\":4}");
         assert_eq!(seen, [(2, false, visible), (3, true, Bytes::new())]);
     }
+}
+
+#[test]
+fn grants_have_fingerprints_that_last() {
+    let fingerprint = |grant: &Grant| grant.restrict(Filter::all()).unwrap().fingerprint;
+    let grants = [
+        Grant::Everything,
+        any(&["n < 5"]),
+        any(&["n < 6"]),
+        any(&["n < 5", "n < 6"]),
+        any(&["n < 6", "n < 5"]),
+    ];
+    let known: BTreeSet<_> = grants.iter().map(fingerprint).collect();
+    assert_eq!(known.len(), grants.len());
+    assert_eq!(fingerprint(&grants[0]), 0);
+    // Clients store it: another version of the server must find the same one.
+    assert_eq!(fingerprint(&grants[1]), 4_641_048_297_434_540_505);
 }
 
 /// Rights that count the questions.

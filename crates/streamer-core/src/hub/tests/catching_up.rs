@@ -77,6 +77,10 @@ fn hole_in_commits_is_filled_from_the_log() {
     server.run_until_idle();
     assert_eq!(server.offsets(stream), [1, 2, 3, 4]);
     assert_eq!(server.offsets(plain), [1, 2, 3, 4]);
+    let events = server.log[2..].to_vec();
+    server.step(Input::Committed { events });
+    server.run_until_idle();
+    assert_eq!(server.take(stream), [], "they are known");
 }
 
 #[test]

@@ -169,6 +169,19 @@ fn second_drain_only_shortens_the_first() {
     assert_eq!(left.collect::<Vec<_>>(), [20_000, 20_000, 5_000]);
     server.pass(seconds(5));
     assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+
+    // Nor does it take a peer that has read since the first for one that was idle before.
+    let mut server = Server::new();
+    let plain = server.open();
+    server.subscribe(plain, want("a", "rooms"));
+    server.commit("rooms", "r1", 1);
+    drain(&mut server, seconds(60));
+    server.pass(seconds(2));
+    server.transport_takes(plain, 1);
+    server.pass(seconds(1));
+    drain(&mut server, seconds(60));
+    server.pass(seconds(10));
+    assert_eq!(server.code(plain), None);
 }
 
 #[test]

@@ -74,6 +74,22 @@ fn only_who_held_a_document_is_told_that_it_left() {
 }
 
 #[test]
+fn document_that_left_uses_credit_without_its_data() {
+    let names = ["db", "rooms", "a"].map(str::len).iter().sum::<usize>() as u64;
+    for (more, offsets) in [(0, &[1, 2][..]), (1, &[1, 2, 3])] {
+        let mut server = Server::new();
+        let stream = server.welcomed("s");
+        let wanted = want("s", "rooms").filter("n", "<", Kind::IntValue(10));
+        let held = event(1, "rooms", "a", 5).weight() as u64;
+        server.subscribe(stream, wanted.left().credit(10, held + names + more));
+        for n in [5, 60, 6] {
+            server.commit("rooms", "a", n);
+        }
+        assert_eq!(server.offsets(stream), offsets, "{more}");
+    }
+}
+
+#[test]
 fn documents_that_left_meanwhile_are_told_in_catch_up() {
     // Few subscriptions are evaluated one by one, many through the matcher.
     for others in [0, 100] {

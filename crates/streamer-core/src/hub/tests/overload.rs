@@ -101,6 +101,24 @@ fn overload_delays_only_its_own_collection() {
 }
 
 #[test]
+fn progress_never_goes_back_behind_what_was_delivered() {
+    let mut server = Server::with(tight());
+    let stream = server.welcomed("h");
+    subscribe_heavily(&mut server, stream);
+    server.subscribe(stream, want("light", "light"));
+    server.transport_takes_all(stream);
+    burst(&mut server, "heavy", 1, 20);
+    let light = server.commit("light", "d", 1);
+    assert!(server.offsets(stream).contains(&light));
+    assert!(server.hub.stats().gauges.unmatched > 0);
+    assert_eq!(server.heartbeat(stream, 1).progress, None);
+    server.run_until_idle();
+    server.take(stream);
+    let progress = server.heartbeat(stream, 2).progress.expect("progress");
+    assert_eq!(progress.position, Some(position(light)));
+}
+
+#[test]
 fn progress_of_an_overloaded_collection_is_not_ahead_of_it() {
     let mut server = Server::with(tight());
     let stream = server.welcomed("h");

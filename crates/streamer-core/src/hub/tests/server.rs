@@ -421,6 +421,13 @@ impl Server {
         });
     }
 
+    /// Fails the oldest read of documents.
+    pub(super) fn fail_document_read(&mut self) {
+        let read = self.document_reads.remove(0).id;
+        let result = Err(ReadFault::Storage("disk".to_owned()));
+        self.step(Input::DocumentsRead { read, result });
+    }
+
     /// Completes the oldest read with a fault.
     pub(super) fn fail_read(&mut self, fault: ReadFault) {
         let read = self.reads.remove(0).id;

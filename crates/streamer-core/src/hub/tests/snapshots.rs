@@ -594,3 +594,14 @@ fn one_window_of_a_stream_looks_for_its_bound_at_a_time() {
     server.run_until_idle();
     server.assert_frees_everything();
 }
+
+#[test]
+fn documents_that_cannot_be_read_end_only_their_stream() {
+    let mut server = Server::new();
+    let (stream, other) = (server.welcomed("s"), server.welcomed("t"));
+    server.subscribe(stream, want("s", "rooms").snapshot(Bytes::new()));
+    server.fail_document_read();
+    assert_eq!(server.code(stream), Some(EndCode::Unavailable));
+    assert_eq!(server.code(other), None);
+    assert_eq!(server.hub.stats().counters.read_faults, 1);
+}

@@ -163,7 +163,8 @@ fn durable(sequence: u64, offset: u64) -> Result<Published, PublishError> {
 
 #[test]
 fn entries_are_sent_in_order_after_the_welcome() {
-    let mut script = Script::new(1);
+    // Sequences begin at 1 all the same.
+    let mut script = Script::new(0);
     script.publish(1..=2);
     script.open();
     script.publish(3..=3);
@@ -177,6 +178,9 @@ fn entries_are_sent_in_order_after_the_welcome() {
     assert_eq!(script.greeted, [0]);
     assert_eq!(script.signals, [Signal::Greeted]);
     assert!(script.core.caught_up());
+    script.open = false;
+    script.publish(4..=4);
+    assert_eq!(script.sent, [], "the session is leaving");
 }
 
 #[test]
@@ -319,6 +323,9 @@ fn stopping_settles_entries_as_not_sent_or_unknown() {
     script.publish(1..=4);
     script.ack(1, 1);
     script.settled();
+    script.cut();
+    // Another stream on which nothing is sent changes nothing.
+    script.open();
     script.cut();
     let end = script.stop();
     let unknown = |sequence| {
