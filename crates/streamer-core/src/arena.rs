@@ -5,32 +5,32 @@ use std::{
     ops::{Index, IndexMut},
 };
 
-/// Values at stable indices, in chunks of 64. A chunk without values takes no memory.
+/// Values at stable indices, in chunks of 256. A chunk without values takes no memory.
 ///
 /// One vector would keep the memory of its largest size, and would hold up to twice what it needs. The
 /// lowest index that is free is given out first, so that full chunks stay full.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
-    chunks: Vec<Chunk<T>>,
+    /// Among a million values a look-up must not wait for its chunk as well: these fit into a cache.
+    chunks: Vec<Vec<Option<T>>>,
+    /// For each chunk, a bit for every index that is in use.
+    used: Vec<[u64; WORDS]>,
     /// The chunks with free indices.
     open: BTreeSet<usize>,
     len: usize,
 }
 
-#[derive(Debug)]
-struct Chunk<T> {
-    /// A bit for every index that is in use.
-    used: u64,
-    values: Vec<Option<T>>,
-}
+const WORD: usize = u64::BITS as usize;
+const WORDS: usize = 4;
 
-/// The indices of a chunk, one for each bit of [`Chunk::used`].
-const CHUNK: usize = u64::BITS as usize;
+/// The indices of a chunk.
+const CHUNK: usize = WORDS * WORD;
 
 impl<T> Arena<T> {
     pub(crate) fn new() -> Self {
         Self {
             chunks: Vec::new(),
+            used: Vec::new(),
             open: BTreeSet::new(),
             len: 0,
         }
@@ -51,10 +51,13 @@ impl<T> Arena<T> {
 
     /// Returns the index that the next value gets.
     pub(crate) fn next_index(&self) -> usize {
-        match self.open.first() {
-            Some(&at) => at * CHUNK + self.chunks[at].used.trailing_ones() as usize,
-            None => self.bound(),
-        }
+        let Some(&at) = self.open.first() else {
+            return self.bound();
+        };
+        // Full words count whole, up to the first one with a free index.
+        let full = self.used[at].iter().take_while(|word| **word == u64::MAX);
+        let words = full.count();
+        at * CHUNK + words * WORD + self.used[at][words].trailing_ones() as usize
     }
 
     /// Adds a value and returns its index.
@@ -63,24 +66,23 @@ impl<T> Arena<T> {
         let (at, within) = (index / CHUNK, index % CHUNK);
         if at == self.chunks.len() {
             self.open.insert(at);
-            self.chunks.push(Chunk {
-                used: 0,
-                values: Vec::new(),
-            });
+            self.chunks.push(Vec::new());
+            self.used.push([0; WORDS]);
         }
         let is_first = self.chunks.len() == 1;
-        let chunk = &mut self.chunks[at];
-        if within < chunk.values.len() {
-            chunk.values[within] = Some(value);
+        let values = &mut self.chunks[at];
+        if within < values.len() {
+            values[within] = Some(value);
         } else {
-            if chunk.values.capacity() == 0 && !is_first {
+            if values.capacity() == 0 && !is_first {
                 // At once: only an arena that stays small saves memory by growing in steps.
-                chunk.values.reserve_exact(CHUNK);
+                values.reserve_exact(CHUNK);
             }
-            chunk.values.push(Some(value));
+            values.push(Some(value));
         }
-        chunk.used |= 1 << within;
-        if chunk.used == u64::MAX {
+        let used = &mut self.used[at];
+        used[within / WORD] |= 1 << (within % WORD);
+        if *used == [u64::MAX; WORDS] {
             self.open.remove(&at);
         }
         self.len += 1;
@@ -90,13 +92,18 @@ impl<T> Arena<T> {
     /// Removes the value at an index, which is then given out again.
     pub(crate) fn remove(&mut self, index: usize) -> Option<T> {
         let (at, within) = (index / CHUNK, index % CHUNK);
-        let chunk = self.chunks.get_mut(at)?;
-        let value = chunk.values.get_mut(within)?.take()?;
-        chunk.used &= !(1 << within);
+        let values = self.chunks.get_mut(at)?;
+        let value = values.get_mut(within)?.take()?;
+        while values.pop_if(|last| last.is_none()).is_some() {}
+        if is_sparse(values.len(), values.capacity()) {
+            values.shrink_to(2 * values.len());
+        }
+        let used = &mut self.used[at];
+        used[within / WORD] &= !(1 << (within % WORD));
         self.open.insert(at);
         self.len -= 1;
-        if chunk.used == 0 {
-            chunk.values = Vec::new();
+        if *used == [0; WORDS] {
+            *values = Vec::new();
             self.drop_last_chunks();
         }
         Some(value)
@@ -105,23 +112,25 @@ impl<T> Arena<T> {
     /// Forgets the empty chunks at the end. Each was added once, so that a removal costs little on
     /// average.
     fn drop_last_chunks(&mut self) {
-        while self.chunks.last().is_some_and(|last| last.used == 0) {
+        while self.used.last() == Some(&[0; WORDS]) {
+            self.used.pop();
             self.chunks.pop();
             self.open.remove(&self.chunks.len());
         }
         if is_sparse(self.chunks.len(), self.chunks.capacity()) {
             self.chunks.shrink_to(2 * self.chunks.len());
+            self.used.shrink_to(2 * self.used.len());
         }
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<&T> {
         let chunk = self.chunks.get(index / CHUNK)?;
-        chunk.values.get(index % CHUNK)?.as_ref()
+        chunk.get(index % CHUNK)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         let chunk = self.chunks.get_mut(index / CHUNK)?;
-        chunk.values.get_mut(index % CHUNK)?.as_mut()
+        chunk.get_mut(index % CHUNK)?.as_mut()
     }
 }
 
@@ -163,7 +172,7 @@ mod tests {
         /// An arena holds what a map holds, at indices as low as the most values that it held.
         #[test]
         fn arena_is_a_map_with_low_indices(
-            steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..600)
+            steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..1_200)
         ) {
             let (mut arena, mut model) = (Arena::new(), BTreeMap::new());
             let mut most = 0;
@@ -198,10 +207,7 @@ mod tests {
         for value in 0..100 * CHUNK {
             arena.insert(value);
         }
-        let held = |arena: &Arena<usize>| -> usize {
-            let chunks = arena.chunks.iter();
-            chunks.map(|chunk| chunk.values.capacity()).sum()
-        };
+        let held = |arena: &Arena<usize>| -> usize { arena.chunks.iter().map(Vec::capacity).sum() };
         assert_eq!(held(&arena), 100 * CHUNK);
         // One value is left in every tenth chunk, and none after it.
         for index in 0..100 * CHUNK {
@@ -209,7 +215,11 @@ mod tests {
                 arena.remove(index);
             }
         }
-        assert_eq!((arena.len(), held(&arena)), (10, 10 * CHUNK));
+        assert_eq!(
+            (arena.len(), held(&arena)),
+            (10, 20),
+            "shrunk to the first value"
+        );
         assert_eq!(arena.bound(), 91 * CHUNK);
         assert_eq!(arena.insert(0), 1, "the lowest free index");
     }

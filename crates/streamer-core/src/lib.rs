@@ -6,6 +6,7 @@ mod convert;
 mod event;
 pub mod filter;
 pub mod hub;
+mod index_table;
 pub mod matcher;
 mod position;
 pub mod publisher;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::{Equivalent, HashSet, HashTable};
+use hashbrown::{Equivalent, HashSet};
 use rand_chacha::{
     ChaCha12Rng,
     rand_core::{Rng as _, SeedableRng as _},
@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     Event,
-    arena::{Arena, is_sparse},
+    arena::Arena,
     filter::{Document, Filter, InvalidFilter},
+    index_table::IndexTable,
     matcher::{FilterKind, Matcher, SubscriptionKey},
     window::{InvalidWindow, Place, Window},
 };
@@ -37,7 +38,8 @@ use crate::{
 pub(super) struct Subscriptions {
     /// The subscriptions, at the indices that their keys contain.
     table: Arena<Subscription>,
-    by_id: HashTable<IdEntry>,
+    /// The indices in `table`, by the hash of namespace and id.
+    by_id: IndexTable,
     hasher: FixedState,
     /// The number of subscriptions of plain peers.
     plain: usize,
@@ -65,13 +67,6 @@ struct Kinds {
     filters: usize,
     left: usize,
     snapshots: usize,
-}
-
-/// A subscription as it is found by its id. The hash is stored, so that growing reads no subscription.
-#[derive(Debug)]
-struct IdEntry {
-    hash: u32,
-    index: u32,
 }
 
 /// The reason to refuse a subscribe request. A refused request changes nothing, not even an older
@@ -117,7 +112,7 @@ impl Subscriptions {
         let hasher = FixedState::with_seed(hash_seed);
         Self {
             table: Arena::new(),
-            by_id: HashTable::new(),
+            by_id: IndexTable::default(),
             plain: 0,
             restricted: false,
             kinds: Kinds::default(),
@@ -260,14 +255,12 @@ impl Subscriptions {
     /// Returns the subscription with this id.
     pub(super) fn find(&self, namespace: Namespace, id: &str) -> Option<&Subscription> {
         let hash = self.hash(namespace, id);
-        let has_id = |entry: &IdEntry| {
-            let subscription = self.table.get(entry.index as usize);
-            entry.hash == hash
-                && subscription
-                    .is_some_and(|it| it.id() == id && self.namespace_of(it) == namespace)
+        let has_id = |index: u32| {
+            let subscription = self.table.get(index as usize);
+            subscription.is_some_and(|it| it.id() == id && self.namespace_of(it) == namespace)
         };
-        let entry = self.by_id.find(spread(hash), has_id)?;
-        self.table.get(entry.index as usize)
+        let index = self.by_id.find(hash, has_id)?;
+        self.table.get(index as usize)
     }
 
     /// Returns the subscription of a stream with this id.
@@ -301,8 +294,7 @@ impl Subscriptions {
         let hash = self.hash(self.namespace_of(&subscription), subscription.id());
         self.count(FilterKind::of(filter), subscription.wants(), 1);
         let index = self.table.insert(subscription) as u32;
-        self.by_id
-            .insert_unique(spread(hash), IdEntry { hash, index }, |it| spread(it.hash));
+        self.by_id.insert(hash, index);
     }
 
     /// Returns the name of a collection, shared with its other subscriptions.
@@ -334,18 +326,12 @@ impl Subscriptions {
         }
         self.plain -= usize::from(subscription.is_plain());
         let hash = self.hash(self.namespace_of(&subscription), subscription.id());
-        let is_own = |entry: &IdEntry| entry.index as usize == index_of(key);
-        if let Ok(entry) = self.by_id.find_entry(spread(hash), is_own) {
-            entry.remove();
-        }
+        let is_own = |index: u32| index as usize == index_of(key);
+        self.by_id.remove(hash, is_own);
         // The last one holds its name together with the table. Those that are told of documents that leave
         // were removed above, so that their list does not count.
         if Arc::strong_count(subscription.name()) == 2 {
             self.collections.remove(subscription.name());
-        }
-        if is_sparse(self.by_id.len(), self.by_id.capacity()) {
-            let len = 2 * self.by_id.len();
-            self.by_id.shrink_to(len, |it| spread(it.hash));
         }
         Some(subscription)
     }
@@ -505,11 +491,6 @@ pub(super) struct Admitted {
 
 /// The rank of subscriptions to a whole collection, as the matcher has it.
 const WHOLE_COLLECTION: u8 = 1;
-
-/// The table takes its control byte from the upper bits and its slot from the lower ones.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) | u64::from(hash) << 32
-}
 
 impl Refusal {
     pub(super) fn code(&self) -> RefusalCode {

@@ -1,9 +1,8 @@
 //! The subscriptions of one collection.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher as _, sync::Arc};
 
 use foldhash::quality::FixedState;
-use hashbrown::{HashMap, HashTable};
 
 use super::{
     SubscriptionKey,
@@ -14,15 +13,16 @@ use super::{
     group::Group,
     ids::{Entry, FieldId, GroupId, Slot, SlotKind},
     members::Members,
-    postings::{Postings, spread},
+    postings::Postings,
     values::{ValueRef, Values},
 };
 use crate::{
-    arena::{Arena, is_sparse},
+    arena::Arena,
     filter::{
         Condition as NamedCondition, Document, FieldValue as _, Filter, InvalidDocument, Selection,
         holds,
     },
+    index_table::IndexTable,
 };
 
 /// The subscriptions of one collection, and the ways to find them.
@@ -33,11 +33,12 @@ pub(super) struct Collection {
     /// Tells it from another collection that was given the same index later.
     pub(super) serial: u64,
     documents: Arena<Named>,
-    by_document: HashMap<Arc<str>, u32, FixedState>,
+    /// Documents by the hash of their id.
+    by_document: IndexTable,
     whole: Option<Members<SubscriptionKey>>,
     pub(super) groups: Arena<Group>,
-    /// Groups by the hash of their conditions. The hash is stored, so that growing reads no group.
-    forms: HashTable<(u32, GroupId)>,
+    /// Groups by the hash of their conditions.
+    forms: IndexTable,
     pub(super) fields: FieldTable,
     pub(super) postings: Postings,
     pub(super) hasher: FixedState,
@@ -46,7 +47,7 @@ pub(super) struct Collection {
 /// The subscriptions of one document.
 #[derive(Debug)]
 struct Named {
-    id: Arc<str>,
+    id: Box<str>,
     members: Members<SubscriptionKey>,
 }
 
@@ -80,10 +81,10 @@ impl Collection {
             name,
             serial,
             documents: Arena::new(),
-            by_document: HashMap::with_hasher(hasher.clone()),
+            by_document: IndexTable::default(),
             whole: None,
             groups: Arena::new(),
-            forms: HashTable::new(),
+            forms: IndexTable::default(),
             fields: FieldTable::new(),
             postings: Postings::new(hasher.clone()),
             hasher,
@@ -103,7 +104,7 @@ impl Collection {
     #[cfg(test)]
     pub(super) fn has_no_groups(&self) -> bool {
         self.groups.is_empty()
-            && self.forms.is_empty()
+            && self.forms.len() == 0
             && self.postings.is_empty()
             && self.fields.is_empty()
     }
@@ -134,13 +135,10 @@ impl Collection {
             SlotKind::Document(index) => {
                 if let Some(document) = self.documents.get_mut(index)
                     && document.members.remove(key)
+                    && let Some(document) = self.documents.remove(index)
                 {
-                    if let Some(document) = self.documents.remove(index) {
-                        self.by_document.remove(&document.id);
-                    }
-                    if is_sparse(self.by_document.len(), self.by_document.capacity()) {
-                        self.by_document.shrink_to(2 * self.by_document.len());
-                    }
+                    let hash = self.hash_of_document(&document.id);
+                    self.by_document.remove(hash, |at| at as usize == index);
                 }
             }
             SlotKind::Group(id) => self.leave_group(key, id),
@@ -157,7 +155,7 @@ impl Collection {
             SlotKind::Whole => Ok(true),
             SlotKind::Document(index) => {
                 let named = self.documents.get(index);
-                Ok(named.is_some_and(|named| named.id == document.event().document_id))
+                Ok(named.is_some_and(|named| *named.id == *document.event().document_id))
             }
             SlotKind::Group(id) => {
                 let fields = document.fields()?;
@@ -174,9 +172,8 @@ impl Collection {
 
     /// Appends the subscriptions that need no look into the data.
     pub(super) fn unconditional(&self, document_id: &str, out: &mut Vec<SubscriptionKey>) {
-        let document = self.by_document.get(document_id);
-        if let Some(document) = document.and_then(|&index| self.documents.get(index as usize)) {
-            document.members.append_to(out);
+        if let Some(index) = self.document(document_id) {
+            self.documents[index].members.append_to(out);
         }
         if let Some(members) = &self.whole {
             members.append_to(out);
@@ -265,18 +262,33 @@ impl Collection {
     }
 
     fn insert_document(&mut self, key: SubscriptionKey, id: &str) -> Slot {
-        if let Some(&index) = self.by_document.get(id) {
-            self.documents[index as usize].members.insert(key);
-            return Slot::document(index as usize);
+        if let Some(index) = self.document(id) {
+            self.documents[index].members.insert(key);
+            return Slot::document(index);
         }
-        let id: Arc<str> = id.into();
         let index = self.documents.insert(Named {
-            id: Arc::clone(&id),
+            id: id.into(),
             members: Members::One(key),
         });
         // Like groups, documents with subscriptions fill memory before 2^32 of them.
-        self.by_document.insert(id, index as u32);
+        self.by_document
+            .insert(self.hash_of_document(id), index as u32);
         Slot::document(index)
+    }
+
+    /// Returns the index of a document with subscriptions.
+    fn document(&self, id: &str) -> Option<usize> {
+        // Most collections have none, and the id would be hashed for each event.
+        if self.documents.is_empty() {
+            return None;
+        }
+        let is = |index: u32| *self.documents[index as usize].id == *id;
+        let index = self.by_document.find(self.hash_of_document(id), is)?;
+        Some(index as usize)
+    }
+
+    fn hash_of_document(&self, id: &str) -> u32 {
+        self.hasher.hash_one(id) as u32
     }
 
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
@@ -284,10 +296,9 @@ impl Collection {
         let conditions = canonical(conditions, &mut self.fields);
         let hash = conditions.hash(&self.hasher);
         let groups = &mut self.groups;
-        let same = |(known, id): &(u32, GroupId)| {
-            *known == hash && groups[id.index()].conditions == conditions
-        };
-        if let Some(&(_, id)) = self.forms.find(spread(hash), same) {
+        let same = |index: u32| groups[index as usize].conditions == conditions;
+        if let Some(index) = self.forms.find(hash, same) {
+            let id = GroupId::new(index as usize);
             let group = &mut groups[id.index()];
             group.members.insert(key);
             if let Access::Difference(field) = group.access {
@@ -305,8 +316,7 @@ impl Collection {
             conditions,
             access,
         }));
-        self.forms
-            .insert_unique(spread(hash), (hash, id), |(known, _)| spread(*known));
+        self.forms.insert(hash, id.index() as u32);
         // After the insertion, as postings compare values with those of the group.
         self.list(id);
         if let Access::Difference(field) = access {
@@ -332,17 +342,9 @@ impl Collection {
             return;
         };
         let hash = group.conditions.hash(&self.hasher);
-        let form = self
-            .forms
-            // By id: comparing conditions would read groups that share the hash.
-            .find_entry(spread(hash), |(_, known)| *known == id);
-        if let Ok(form) = form {
-            form.remove();
-        }
-        if is_sparse(self.forms.len(), self.forms.capacity()) {
-            let (len, hash) = (2 * self.forms.len(), |(known, _): &(u32, _)| spread(*known));
-            self.forms.shrink_to(len, hash);
-        }
+        // By id: comparing conditions would read groups that share the hash.
+        self.forms
+            .remove(hash, |index| index as usize == id.index());
         for condition in group.conditions.iter() {
             self.fields.release(condition.field);
         }

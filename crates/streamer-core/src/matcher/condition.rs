@@ -8,11 +8,15 @@ use crate::filter::{
     encode_number,
 };
 use foldhash::quality::FixedState;
+use smallvec::SmallVec;
 
-/// The conditions of a filter as bytes, one after the other: 15 bytes for `user == "user0000001"`, in one
-/// piece of memory and mostly one cache line. Equal filters have equal bytes.
+/// The conditions of a filter as bytes, one after the other: 15 bytes for `user == "user0000001"`. Those
+/// of most filters stand within their group. Equal filters have equal bytes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Conditions(Box<[u8]>);
+pub(super) struct Conditions(SmallVec<[u8; INLINE]>);
+
+/// The bytes of conditions that a group holds without an allocation. With 32 a group is one cache line.
+const INLINE: usize = 32;
 
 /// A condition whose field is the id of a path.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +31,16 @@ impl Conditions {
     pub(super) fn new(mut encoded: Vec<Vec<u8>>) -> Self {
         // By bytes: any order will do that is the same for equal filters.
         encoded.sort_unstable();
-        Self(encoded.concat().into_boxed_slice())
+        Self::one(encoded.concat())
     }
 
     /// Takes the only condition, encoded.
     pub(super) fn one(encoded: Vec<u8>) -> Self {
-        Self(encoded.into_boxed_slice())
+        if encoded.len() <= INLINE {
+            return Self(SmallVec::from_slice(&encoded));
+        }
+        // Without the capacity that is left over: there are as many as groups.
+        Self(encoded.into_boxed_slice().into_vec().into())
     }
 
     /// Returns the first byte of the conditions.
@@ -41,7 +49,7 @@ impl Conditions {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Condition<'_>> + Clone {
-        let mut bytes = &*self.0;
+        let mut bytes = &self.0[..];
         std::iter::from_fn(move || {
             let field = FieldId::new(decode_number(&mut bytes)?);
             let op = *Op::ALL.get(usize::from(*bytes.split_off_first()?))?;
@@ -51,7 +59,7 @@ impl Conditions {
     }
 
     pub(super) fn hash(&self, hasher: &FixedState) -> u32 {
-        hasher.hash_one(&self.0) as u32
+        hasher.hash_one(&self.0[..]) as u32
     }
 
     /// Returns the only condition, `None` if there are several.

@@ -3,23 +3,24 @@
 use std::hash::{BuildHasher, Hash as _, Hasher};
 
 use foldhash::quality::FixedState;
-use hashbrown::HashTable;
 
 use super::{
     condition::Scalar,
     ids::FieldId,
-    postings::spread,
     values::{ValueRef, Values},
 };
-use crate::filter::{FieldValue as _, Operand, equal};
+use crate::{
+    filter::{FieldValue as _, Operand, equal},
+    index_table::IndexTable,
+};
 
 /// The elements of the event's long lists by hash, made when the first condition asks. Without them, a
 /// document of 1 MB and a filter of 63 `contains` would cost 30 million comparisons.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     hashed: Vec<FieldId>,
-    /// Hashes of a field and an element, and places of elements.
-    elements: HashTable<(u32, u32)>,
+    /// The places of elements, by the hash of field and element.
+    elements: IndexTable,
 }
 
 /// Elements up to which a list is scanned.
@@ -34,7 +35,7 @@ impl Lists {
         self.hashed.clear();
         self.elements.clear();
         if self.elements.capacity() > KEPT_MAX {
-            self.elements = HashTable::new();
+            self.elements = IndexTable::default();
         }
     }
 
@@ -69,11 +70,9 @@ impl Lists {
             true
         });
         let inside = list.inside();
-        let same = |&(known, at): &(u32, u32)| {
-            // All fields share the table: an equal element of another field's list does not count.
-            Some(known) == hash && inside.contains(&at) && equal(values.at(at), value)
-        };
-        hash.is_some_and(|hash| self.elements.find(spread(hash), same).is_some())
+        // All fields share the table: an equal element of another field's list does not count.
+        let same = |at| inside.contains(&at) && equal(values.at(at), value);
+        hash.is_some_and(|hash| self.elements.find(hash, same).is_some())
     }
 
     fn insert(&mut self, values: &Values, field: FieldId, element: ValueRef<'_>, of: &FixedState) {
@@ -81,10 +80,10 @@ impl Lists {
             return;
         };
         // A list of one element a million times must not be a chain of a million entries.
-        let same = |&(known, at): &(u32, u32)| known == hash && same(values.at(at), element);
-        self.elements
-            .entry(spread(hash), same, |(known, _)| spread(*known))
-            .or_insert((hash, element.place()));
+        let same = |at| same(values.at(at), element);
+        if self.elements.find(hash, same).is_none() {
+            self.elements.insert(hash, element.place());
+        }
     }
 }
 

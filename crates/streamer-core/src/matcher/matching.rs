@@ -233,13 +233,7 @@ impl Matching {
 fn touch(collection: &Collection, candidates: &[Entry]) {
     let read = |candidate: &Entry| {
         let group = collection.groups.get(candidate.group().index())?;
-        // Nothing is evaluated for a candidate without further conditions.
-        let sole = candidate.is_sole();
-        Some(if sole {
-            group.members.is_one().into()
-        } else {
-            group.conditions.first_byte()
-        })
+        Some(group.conditions.first_byte())
     };
     let bytes = candidates.iter().filter_map(read);
     black_box(bytes.fold(0, |all, byte: u8| all ^ byte));

@@ -38,10 +38,6 @@ impl<T: Copy + Ord> Members<T> {
         }
     }
 
-    pub(super) fn is_one(&self) -> bool {
-        matches!(self, Self::One(_))
-    }
-
     pub(super) fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,

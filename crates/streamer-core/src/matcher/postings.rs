@@ -3,32 +3,23 @@
 use std::collections::BTreeSet;
 
 use foldhash::quality::FixedState;
-use hashbrown::HashTable;
 
 use super::{
     condition::{Kind, Scalar},
     group::Group,
     ids::{Entry, FieldId},
 };
-use crate::arena::{Arena, is_sparse};
+use crate::{arena::Arena, index_table::IndexTable};
 
 /// Finds the groups that ask for a value by its hash, then by comparing the value with those of the
 /// groups that need no further evaluation.
 #[derive(Debug)]
 pub(super) struct Postings {
-    table: HashTable<Posting>,
+    /// For each hash a group, or with the bit [`LISTED`] the index of a list of at least two: nearly always those
+    /// that ask for one value of one field. The value stands in their conditions.
+    table: IndexTable,
     lists: Arena<List>,
     hasher: FixedState,
-}
-
-/// The groups that ask for the values of one hash, nearly always one value of one field, in 8 bytes:
-/// most values have one group, and the smaller the table, the more of it is in the caches. The value
-/// stands in the conditions of the groups.
-#[derive(Debug)]
-struct Posting {
-    hash: u32,
-    /// A group, or the index of a list of at least two.
-    groups: u32,
 }
 
 /// The groups of a posting that has, or had, several.
@@ -39,13 +30,13 @@ struct List {
     mixed: bool,
 }
 
-/// A bit of [`Posting::groups`] that no entry has.
+/// A bit that no entry has.
 const LISTED: u32 = Entry::UNUSED;
 
 impl Postings {
     pub(super) fn new(hasher: FixedState) -> Self {
         Self {
-            table: HashTable::new(),
+            table: IndexTable::default(),
             lists: Arena::new(),
             hasher,
         }
@@ -59,7 +50,7 @@ impl Postings {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.table.is_empty() && self.lists.is_empty()
+        self.table.len() == 0 && self.lists.is_empty()
     }
 
     /// Returns the number of groups that ask for the value; a few more if others have its hash.
@@ -70,7 +61,9 @@ impl Postings {
         })
     }
 
-    /// Appends the groups that ask for the value.
+    /// Appends the groups that ask for the value. A lone group of the value's hash is appended as one whose
+    /// conditions must be evaluated: comparing the value here would wait for the group's memory, before
+    /// those of other candidates are read ahead.
     pub(super) fn candidates(
         &self,
         field: FieldId,
@@ -90,7 +83,7 @@ impl Postings {
                     out.extend(&list.entries);
                 }
                 Some(_) => {}
-                None => out.extend(Some(Entry::of_bits(posting.groups)).filter(|it| asks(*it))),
+                None => out.push(Entry::of_bits(posting).uncertain()),
             }
         }
     }
@@ -108,7 +101,7 @@ impl Postings {
         let asks = |entry: &Entry| asks(*entry, field, kind, value, groups);
         match self.list(posting) {
             Some(list) => list.entries.iter().copied().find(asks),
-            None => Some(Entry::of_bits(posting.groups)).filter(asks),
+            None => Some(Entry::of_bits(posting)).filter(asks),
         }
     }
 
@@ -122,103 +115,77 @@ impl Postings {
         groups: &Arena<Group>,
     ) {
         let hash = value.hash(field, kind, &self.hasher);
-        let lists = &mut self.lists;
-        if let Some(posting) = self.table.find_mut(spread(hash), |it| it.hash == hash) {
-            let known = first(posting, lists);
-            let other = known.is_none_or(|known| !asks(known, field, kind, value, groups));
-            if let Some(list) = list_mut(posting, lists) {
-                // A group that is there already asks for two values of this hash.
-                list.mixed |= !list.entries.insert(entry) || other;
-            } else {
-                let one = Entry::of_bits(posting.groups);
-                let list = List {
-                    entries: BTreeSet::from([one, entry]),
-                    mixed: one == entry || other,
-                };
-                // There are fewer lists than groups.
-                posting.groups = LISTED | lists.insert(list) as u32;
-            }
+        let Some(posting) = self.table.find_mut(hash, |_| true) else {
+            self.table.insert(hash, entry.bits());
             return;
-        }
-        let posting = Posting {
-            hash,
-            groups: entry.bits(),
         };
-        self.table
-            .insert_unique(spread(hash), posting, |known| spread(known.hash));
+        let lists = &mut self.lists;
+        let known = first(*posting, lists);
+        let other = known.is_none_or(|known| !asks(known, field, kind, value, groups));
+        if let Some(list) = list_index(*posting).and_then(|at| lists.get_mut(at)) {
+            // A group that is there already asks for two values of this hash.
+            list.mixed |= !list.entries.insert(entry) || other;
+        } else {
+            let one = Entry::of_bits(*posting);
+            let list = List {
+                entries: BTreeSet::from([one, entry]),
+                mixed: one == entry || other,
+            };
+            // There are fewer lists than groups.
+            *posting = LISTED | lists.insert(list) as u32;
+        }
     }
 
     /// Undoes [`insert`](Self::insert).
     pub(super) fn remove(&mut self, field: FieldId, kind: Kind, value: &Scalar<'_>, entry: Entry) {
         let hash = value.hash(field, kind, &self.hasher);
         let lists = &mut self.lists;
-        let Ok(mut found) = self.table.find_entry(spread(hash), |it| it.hash == hash) else {
+        let Some(posting) = self.table.find_mut(hash, |_| true) else {
             return;
         };
-        let posting = found.get_mut();
-        let Some(list) = list_mut(posting, lists) else {
-            if posting.groups == entry.bits() {
-                found.remove();
-                self.shrink();
+        let is_last = match list_index(*posting) {
+            None => *posting == entry.bits(),
+            Some(at) => {
+                let Some(list) = lists.get_mut(at) else {
+                    return;
+                };
+                list.entries.remove(&entry);
+                match (list.entries.len(), list.entries.first()) {
+                    (1, Some(&rest)) if !list.mixed => {
+                        *posting = rest.bits();
+                        lists.remove(at);
+                        false
+                    }
+                    (0, _) => lists.remove(at).is_some(),
+                    _ => false,
+                }
             }
-            return;
         };
-        list.entries.remove(&entry);
-        match (list.entries.len(), list.entries.first()) {
-            (1, Some(&rest)) if !list.mixed => {
-                lists.remove((posting.groups & !LISTED) as usize);
-                posting.groups = rest.bits();
-            }
-            (0, _) => {
-                lists.remove((posting.groups & !LISTED) as usize);
-                found.remove();
-                self.shrink();
-            }
-            _ => {}
+        if is_last {
+            self.table.remove(hash, |_| true);
         }
     }
 
-    fn shrink(&mut self) {
-        if is_sparse(self.table.len(), self.table.capacity()) {
-            let len = 2 * self.table.len();
-            self.table.shrink_to(len, |known| spread(known.hash));
-        }
-    }
-
-    fn find(&self, field: FieldId, kind: Kind, value: &Scalar<'_>) -> Option<&Posting> {
+    fn find(&self, field: FieldId, kind: Kind, value: &Scalar<'_>) -> Option<u32> {
         let hash = value.hash(field, kind, &self.hasher);
-        self.table.find(spread(hash), |it| it.hash == hash)
+        self.table.find(hash, |_| true)
     }
 
-    fn list(&self, posting: &Posting) -> Option<&List> {
-        list(posting, &self.lists)
-    }
-}
-
-fn list<'a>(posting: &Posting, lists: &'a Arena<List>) -> Option<&'a List> {
-    if posting.groups & LISTED == 0 {
-        return None;
-    }
-    lists.get((posting.groups & !LISTED) as usize)
-}
-
-fn list_mut<'a>(posting: &Posting, lists: &'a mut Arena<List>) -> Option<&'a mut List> {
-    if posting.groups & LISTED == 0 {
-        return None;
-    }
-    lists.get_mut((posting.groups & !LISTED) as usize)
-}
-
-fn first(posting: &Posting, lists: &Arena<List>) -> Option<Entry> {
-    match list(posting, lists) {
-        Some(list) => list.entries.first().copied(),
-        None => Some(Entry::of_bits(posting.groups)),
+    fn list(&self, posting: u32) -> Option<&List> {
+        self.lists.get(list_index(posting)?)
     }
 }
 
-/// The table takes its control byte from the upper bits and its slot from the lower ones.
-pub(super) fn spread(hash: u32) -> u64 {
-    u64::from(hash) | u64::from(hash) << 32
+/// Returns the index of the list that a posting is, `None` if it is one group.
+fn list_index(posting: u32) -> Option<usize> {
+    (posting & LISTED != 0).then_some((posting & !LISTED) as usize)
+}
+
+fn first(posting: u32, lists: &Arena<List>) -> Option<Entry> {
+    match list_index(posting) {
+        Some(at) => lists.get(at)?.entries.first().copied(),
+        None => Some(Entry::of_bits(posting)),
+    }
 }
 
 /// Returns whether a group asks for the value.
