@@ -109,9 +109,9 @@ export interface Query<T> {
   /**
    * Returns the documents that match, and the position from which `changes({ from: position, left: true })` continues
    * them. Without `left`, documents that stop matching are missed. Changes that the documents contain may come again.
-   * What was published just before may be missing: it follows among those changes.
+   * What was published just before may be missing and follow among those changes, unless `at` is its position.
    */
-  get(options?: RequestOptions): Promise<{ documents: Stored<T>[]; position?: Position }>;
+  get(options?: RequestOptions & { at?: Position }): Promise<{ documents: Stored<T>[]; position?: Position }>;
 }
 
 export interface OrderedQuery<T> {

@@ -28,6 +28,19 @@ def test_changes_left_and_deletes_arrive_as_published(console):
     assert console.count("watch", "position") == positions[-1]
 
 
+def test_watching_is_told_before_anything_arrives(console):
+    console.watch(snapshot=False)
+    console.says("#watch-state", "^watching")
+    assert console.lines() == []
+
+
+def test_line_begins_with_the_fields_that_were_published(console):
+    console.watching(snapshot=False)
+    console.publish({"id": "a", "zone": 7})
+    console.counts("watch", changes=1)
+    assert console.lines()[0][4].startswith('{"zone":7,')
+
+
 def test_watching_continues_after_a_position(console):
     console.watching(snapshot=False)
     for number in range(3):

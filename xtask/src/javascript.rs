@@ -56,7 +56,7 @@ fn test_files(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The search path on which `node` and `npm` are found.
-fn path() -> Result<OsString> {
+pub(crate) fn path() -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_runnable = |program| Command::new(program).arg("--version").output().is_ok();
     if is_runnable("npm") && node_major().is_some_and(|major| major >= NODE_MIN) {

@@ -138,7 +138,9 @@ fn pytest(folder: &str, tested: (&str, PathBuf), counts: &mut Counts) -> Result<
                 folder,
             ])
             .env(tested.0, tested.1)
-            .env("PYTHONDONTWRITEBYTECODE", "1"),
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            // Some of the peers are programs of the JavaScript client.
+            .env("PATH", javascript::path()?),
         |line| counts.pytest(line),
     )
 }

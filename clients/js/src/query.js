@@ -55,11 +55,12 @@ function createQuery(client, query) {
       return client.subscribe({ ...query, left, snapshot }, createChanges(), options);
     },
 
-    /** Returns the documents that match, and the position that changes continue from. */
-    async get({ timeout } = {}) {
+    /** Returns the documents that match, with all changes up to `at`, and the position that changes continue from. */
+    async get({ timeout, at } = {}) {
       refuseOrder();
       const parameters = new URLSearchParams(filters.map((filter) => ["filter", filter]));
       if (fields) parameters.set("fields", fields.join());
+      if (at) parameters.set("at", at);
       const { body, headers } = await client.request(`${path}?${parameters}`, { headers: { accept: "application/json" } }, timeout);
       return { documents: body.documents, position: headers.get("steadfast-position") ?? undefined };
     },

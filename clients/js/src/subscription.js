@@ -38,7 +38,7 @@ export function createSubscription(link, id, request, view, { from, queue: capac
   }
 
   function onProgress(at) {
-    // Half of a snapshot cannot be continued.
+    // With a snapshot, only its end is a position to continue from.
     if (startsWithState && !resumeFrom) return;
     continueFrom(at);
     if (queue.length) queue.at(-1).after = at;
@@ -117,10 +117,9 @@ export function createSubscription(link, id, request, view, { from, queue: capac
       isOpen = false;
     },
 
-    onSubscribed(message) {
+    onSubscribed({ position: at }) {
       wasSubscribed = true;
-      // With a snapshot, only its end is a position to continue from.
-      if (!startsWithState) resumeFrom ??= message.position;
+      onProgress(resumeFrom ?? at);
     },
 
     /** Takes an item from the gateway. Returns false if there was no credit for it. */

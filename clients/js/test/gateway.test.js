@@ -3,17 +3,23 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import WebSocket from "ws";
 import { connect } from "../src/index.js";
 import { runExample } from "./example.js";
 
 const binary = process.env.STEADFAST_BINARY;
+const folder = fileURLToPath(new URL(".", import.meta.url));
 const real = { skip: binary ? false : "STEADFAST_BINARY is not set", timeout: 120_000 };
+
+const platformPackage = (name, file) => join(folder, "../node_modules", name, file);
 
 /** Processes and files of one test. */
 class Setup {
@@ -39,13 +45,19 @@ class Setup {
     return client;
   }
 
+  /** Starts a program; its output is read by `lines`. */
+  spawn(program, args) {
+    const running = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    this.#processes.add(running);
+    running.lines = createInterface(running.stdout)[Symbol.asyncIterator]();
+    return running;
+  }
+
   /** Starts the binary; returns the process and the address in its first line. */
   async start(args) {
-    const running = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"] });
-    this.#processes.add(running);
+    const running = this.spawn(binary, args);
     let errors = "";
     running.stderr.on("data", (data) => (errors += data));
-    running.lines = createInterface(running.stdout)[Symbol.asyncIterator]();
     const { value = "" } = await running.lines.next();
     if (!value.startsWith("ready ")) throw new Error(`steadfast ${args.join(" ")}: ${value}${errors}`);
     return [running, value.slice("ready ".length)];
@@ -201,6 +213,22 @@ test("the first example of the README runs on it", real, () =>
     assert.equal(printed, "whole 1\nentered 2\n");
   }));
 
+for (const [name, program, ...args] of [
+  ["Node", process.execPath],
+  ["Bun", platformPackage("@oven/bun-linux-x64", "bin/bun")],
+  ["Deno", platformPackage("@deno/linux-x64-glibc", "deno"), "run", "--allow-all"],
+]) {
+  const skip = real.skip || (existsSync(program) ? false : `${program} does not exist`);
+  test(`the bundle publishes, follows and ends in ${name}`, { ...real, skip }, () =>
+    Setup.with(async (setup) => {
+      const [process] = await setup.server("--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0");
+      const { lines } = setup.spawn(program, [...args, join(folder, "runtime.js"), `http://${await setup.opened(process)}`]);
+      const printed = [];
+      for await (const line of lines) printed.push(line);
+      assert.deepEqual(printed, ["whole b", "entered b,c", "closed"]);
+    }));
+}
+
 test("documents are published and read and deleted over HTTP", real, () =>
   Setup.with(async (setup) => {
     const [process, server] = await setup.server("--listen", "127.0.0.1:0", "--gateway", "127.0.0.1:0");
@@ -208,17 +236,12 @@ test("documents are published and read and deleted over HTTP", real, () =>
     const many = Array.from({ length: 50 }, (_, n) => ({ id: `d${n}`, n, "a.b": { c: n % 2 } }));
     const idempotencyKey = "once";
     for (let time = 0; time < 3; time += 1) await orders.publish(many, { idempotencyKey });
-    await orders.delete(["d48", "d49"]);
+    const { position: at } = await orders.delete(["d48", "d49"]);
     const query = orders.where("n", ">=", 40).where(["a.b", "c"], "==", 1).select("n");
-    const { documents, position } = await query.get();
+    const { documents, position } = await query.get({ at });
+    assert.deepEqual(documents, [41, 43, 45, 47].map((n) => ({ id: `d${n}`, n })));
     await orders.publish({ id: "end", n: 100, "a.b": { c: 1 } });
-    // The documents may be older than the requests before; what follows their position makes them the newest.
-    const held = new Map(documents.map((document) => [document.id, document]));
-    for (const { type, op, id, data } of await follow(query.changes({ from: position, left: true }))) {
-      if (type === "left" || op === "delete") held.delete(id);
-      else held.set(id, { ...data, id });
-    }
-    assert.deepEqual(byId(held.values()), [41, 43, 45, 47].map((n) => ({ id: `d${n}`, n })).concat({ id: "end", n: 100 }));
+    assert.deepEqual((await follow(query.changes({ from: position, left: true }))).map(({ id }) => id), ["end"]);
     // Each document once, the deletions, and the end.
     assert.equal((await setup.read(server, ["--from", "oldest"], isEnd)).length, 53);
   }));
@@ -263,6 +286,27 @@ test("a cut on request is followed by another connection", real, () =>
     await orders.publish({ id: "end" });
     assert.equal((await follow(changes)).length, 1);
     assert.deepEqual(states.slice(0, 3), ["live", "waiting", "connecting"]);
+  }));
+
+test("a process stopped beyond all heartbeats loses nothing", real, () =>
+  Setup.with(async (setup) => {
+    const [, server] = await setup.server("--listen", "127.0.0.1:0", "--gateway", "off");
+    // The gateway gives a silent socket up after three of these.
+    const [, address] = await setup.gateway("127.0.0.1:0", server, "--socket-heartbeat", "300ms");
+    const sockets = async () => (await (await fetch(`http://${address}/v1/status`)).json()).gateway.sockets.length;
+    const follower = setup.spawn(process.execPath, [join(folder, "follow.js"), `http://${address}`]);
+    const next = async () => (await follower.lines.next()).value;
+    assert.equal(await next(), "live");
+    await setup.publish(server, [{ id: "d0", n: 0 }]);
+    assert.equal(await next(), "0");
+    follower.kill("SIGSTOP");
+    const numbers = Array.from({ length: 1_000 }, (_, n) => n + 1);
+    await setup.publish(server, numbers.map((n) => ({ id: `d${n % 37}`, n })));
+    while ((await sockets()) > 0) await sleep(50);
+    follower.kill("SIGCONT");
+    for (const n of numbers) assert.equal(await next(), String(n));
+    await setup.publish(server, [{ id: "end", n: "end" }]);
+    assert.equal(await next(), "end");
   }));
 
 test("a gateway that drains is followed by another one", real, () =>

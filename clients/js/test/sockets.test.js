@@ -103,10 +103,10 @@ test("documents are read with their position and published", () =>
     assert.equal(published, 2);
     await orders.publish({ id: "c", n: 8 });
     await orders.delete("b");
-    const { documents, position } = await orders.where("n", ">", 4).select("n", ["x.y"]).get();
+    const { documents, position } = await orders.where("n", ">", 4).select("n", ["x.y"]).get({ at: "0000000000000007-4" });
     assert.deepEqual(documents, [{ id: "c", n: 8 }]);
     const { url, headers } = server.requests.at(-1);
-    assert.equal(url, "/v1/databases/shop/collections/orders?filter=n+%3E+4&fields=n%2C%22x.y%22");
+    assert.equal(url, "/v1/databases/shop/collections/orders?filter=n+%3E+4&fields=n%2C%22x.y%22&at=0000000000000007-4");
     assert.equal(headers.accept, "application/json");
     await orders.publish({ id: "d", n: 9 });
     for await (const { id } of orders.changes({ from: position })) {

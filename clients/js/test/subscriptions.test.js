@@ -116,6 +116,16 @@ test("a snapshot that begins without a reason is not continued", async () => {
   assert.equal("from" in bench.sent("subscribe")[0], false);
 });
 
+test("the position of a subscription is known once it is accepted", async () => {
+  const bench = new Bench();
+  bench.subscribedAt = at(5);
+  const changes = [{}, { from: at(3) }, { snapshot: true }].map((options) => orders(bench).changes(options));
+  changes.forEach((it) => collect(it));
+  await settle();
+  // Before its end, a snapshot has none.
+  assert.deepEqual(changes.map(({ position }) => position), [at(5), at(3), undefined]);
+});
+
 test("a connection continues after the last item that arrived", async () => {
   const bench = new Bench();
   bench.subscribedAt = at(4);

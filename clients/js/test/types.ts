@@ -49,7 +49,7 @@ async function use() {
   orders.where("total", "like", "x");
   // @ts-expect-error live() has no `from`
   orders.live({ from: "1" });
-  const { documents, position } = await orders.get({ timeout: 1_000 });
+  const { documents, position } = await orders.get({ timeout: 1_000, at: (await orders.delete("none")).position });
   console.log(documents[0].id, documents[0].total, position);
   const { published } = await orders.publish({ id: "1", total: 5, state: "open" }, { idempotencyKey: "k" });
   await orders.publish({ id: "1", total: 5, state: "open" }, { idempotencyKey: false });

@@ -13,8 +13,8 @@ pub(crate) fn table(style: TableStyle, header: &[&str]) -> Table {
 }
 
 /// Adds a row; the cells with `true` are figures.
-pub(crate) fn row<const N: usize>(table: &mut Table, cells: [(String, bool); N]) {
-    table.add_row(cells.map(|(text, is_figure)| {
+pub(crate) fn row(table: &mut Table, cells: impl IntoIterator<Item = (String, bool)>) {
+    table.add_row(cells.into_iter().map(|(text, is_figure)| {
         let cell = Cell::new(text);
         if is_figure {
             cell.set_alignment(CellAlignment::Right)

@@ -133,6 +133,12 @@ pub(crate) fn advised(error: &anyhow::Error, flag: &str) -> anyhow::Error {
     anyhow::anyhow!("{}; choose another with {flag}", causes(error).join(": "))
 }
 
+/// Returns a text of a peer as it can be shown on a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    // Peers choose ids, and a terminal obeys control characters.
+    OneLine(text).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

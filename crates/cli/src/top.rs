@@ -1,6 +1,6 @@
 //! `steadfast top`: a server in the terminal, read once a second.
 
-mod lists;
+pub(crate) mod lists;
 mod model;
 mod rates;
 mod summary;

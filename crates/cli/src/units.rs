@@ -129,6 +129,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// Returns a number of seconds that whatever listens at an address has told.
+pub(crate) fn seconds(seconds: f64) -> String {
+    readable(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 import { Chart } from "./chart.js";
 import { commandList, figures } from "./commands.js";
-import { hasToken, observe } from "./connection.js";
 import { by, counts, say, table } from "./dom.js";
 import { duration, grouped, shown, size } from "./shown.js";
 import { observeFigures, rates } from "./status.js";
@@ -91,9 +90,6 @@ export function startConnections() {
   };
   setCount = counts("recovery-counts", RECOVERY.map(([name]) => name));
   showTables({ gateway: { sockets: [] } });
-  const showCommands = commandList(by("connections-commands"), 3);
-  const show = () => showCommands(figures(hasToken()));
-  show();
-  observe({ onRenew: show });
+  commandList("connections-commands", 3, figures);
   observeFigures({ onFigures, onFault: (text) => say("connections-state", text, "bad") });
 }

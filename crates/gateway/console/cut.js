@@ -1,11 +1,10 @@
 // Numbered documents, published and watched by this page, while its connection is cut.
 
 import { commandList, watching } from "./commands.js";
-import { connection, hasToken, observe, place, query } from "./connection.js";
+import { connection, observe, query } from "./connection.js";
 import { by, counts, eachFrame, say, table, write } from "./dom.js";
 import { Numbers } from "./numbers.js";
 import { duration, grouped, refusal, shown } from "./shown.js";
-import { streamerAddress } from "./status.js";
 
 /** A run ends after this many numbers. */
 const NUMBERS_MAX = 100_000;
@@ -86,7 +85,7 @@ async function start() {
   outages = [];
   drawOutages();
   running(true);
-  showCommand();
+  showCommands();
   say("cut-state", "starting");
   try {
     // A position from before the first number: without one, the subscription might begin after it.
@@ -126,15 +125,12 @@ function running(is) {
   by("cut").disabled = !is;
 }
 
-function showCommand() {
-  const filters = run ? [run.filter] : [];
-  showCommands(watching(place(), { filters, snapshot: false, left: false, from: "" }, hasToken(), streamerAddress()));
-}
-
 /** Prepares the view. */
 export function startCut() {
   setCount = counts("cut-counts", ["published", "received", "on the way", "missing", "twice", "out of order", "gaps", "cuts"]);
-  showCommands = commandList(by("cut-commands"), 2);
+  showCommands = commandList("cut-commands", 2, () => {
+    return watching({ filters: run ? [run.filter] : [], snapshot: false, left: false, from: "" });
+  });
   drawOutages();
   by("cut-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -146,8 +142,6 @@ export function startCut() {
     draw();
     connection().cut();
   });
-  document.addEventListener("streamer", showCommand);
-  for (const id of ["database", "collection"]) by(id).addEventListener("input", showCommand);
   observe({
     onDown(cause) {
       if (!run) return;
@@ -161,12 +155,9 @@ export function startCut() {
       drawOutages();
     },
     onRenew() {
-      if (run && !run.ended) {
-        end(run);
-        if (!run.isOver) say("cut-state", "ended: the page connects with another token");
-      }
-      showCommand();
+      if (!run || run.ended) return;
+      end(run);
+      if (!run.isOver) say("cut-state", "ended: the page connects with another token");
     },
   });
-  showCommand();
 }

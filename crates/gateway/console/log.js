@@ -1,8 +1,7 @@
 // The log: its head, its tail and its rate.
 
 import { Chart } from "./chart.js";
-import { commandList, quoted } from "./commands.js";
-import { observe, place } from "./connection.js";
+import { commandList, reading } from "./commands.js";
 import { by, counts, say } from "./dom.js";
 import { duration, grouped, shown, size } from "./shown.js";
 import { observeFigures, rates } from "./status.js";
@@ -47,14 +46,6 @@ export function startLog() {
     events: new Chart(by("chart-events"), ["events"]),
   };
   setCount = counts("log-counts", COUNTED);
-  const showCommands = commandList(by("log-commands"), 2);
-  const show = () => {
-    const { database, collection } = place();
-    const where = `-d ${quoted(database)} -c ${quoted(collection)}`;
-    showCommands([`steadfast streamer subscribe ${where} --from oldest --json`, "steadfast streamer log verify --data ./steadfast-data"]);
-  };
-  for (const id of ["database", "collection"]) by(id).addEventListener("input", show);
-  show();
-  observe({ onRenew: show });
+  commandList("log-commands", 2, reading);
   observeFigures({ onFigures, onFault: (text) => say("log-state", text, "bad") });
 }

@@ -1,11 +1,10 @@
 // Publishing a document.
 
 import { commandList, publishing } from "./commands.js";
-import { hasToken, observe, place, query } from "./connection.js";
+import { query } from "./connection.js";
 import { by, say, write } from "./dom.js";
 import { exampleDocument, parsedDocument } from "./example.js";
 import { duration, refusal, shown } from "./shown.js";
-import { streamerAddress } from "./status.js";
 
 let showCommands;
 let op = "publish";
@@ -24,20 +23,16 @@ function checked() {
   }
 }
 
-function showCommand() {
-  showCommands(publishing(place(), by("document").value, op, hasToken(), streamerAddress()));
-}
-
 function example() {
   by("document").value = JSON.stringify(exampleDocument(), null, 2);
   op = "publish";
   checked();
-  showCommand();
+  showCommands();
 }
 
 async function send(verb) {
   op = verb;
-  showCommand();
+  showCommands();
   const document = checked();
   if (!document) return;
   const began = performance.now();
@@ -57,7 +52,7 @@ async function send(verb) {
 
 /** Prepares the half of the page that publishes. */
 export function startPublish() {
-  showCommands = commandList(by("publish-commands"), 2);
+  showCommands = commandList("publish-commands", 2, () => publishing(by("document").value, op));
   by("publish-form").addEventListener("submit", (event) => {
     event.preventDefault();
     send("publish");
@@ -67,10 +62,6 @@ export function startPublish() {
   by("document").addEventListener("input", () => {
     op = "publish";
     checked();
-    showCommand();
   });
-  for (const id of ["database", "collection"]) by(id).addEventListener("input", showCommand);
-  document.addEventListener("streamer", showCommand);
-  observe({ onRenew: showCommand });
   example();
 }

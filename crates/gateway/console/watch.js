@@ -1,18 +1,16 @@
 // Watching a collection: what arrives, as it arrives.
 
 import { commandList, watching } from "./commands.js";
-import { hasToken, observe, place, query } from "./connection.js";
+import { observe, place, query } from "./connection.js";
 import { by, counts, say, write } from "./dom.js";
 import { conditions, located } from "./filters.js";
 import { List } from "./list.js";
 import { duration, grouped, refusal, shown, shownJson } from "./shown.js";
-import { streamerAddress } from "./status.js";
 
 const COUNTED = { change: "changes", document: "documents", left: "left", gap: "gaps", resync: "resyncs" };
 
 let list;
 let setCount;
-let showCommands;
 let subscription = null;
 let totals = {};
 
@@ -34,10 +32,15 @@ function options() {
   };
 }
 
+/** Returns the data of a document with the fields of the Streamer last: a line shows only its beginning. */
+function ownFirst({ createdAt, updatedAt, version, ...own }) {
+  return { ...own, version, createdAt, updatedAt };
+}
+
 /** Returns the line of an item of the protocol. */
 function lineOf(item) {
   const fault = item.gap ?? item.resync;
-  const data = item.data === undefined ? fault && JSON.stringify(fault) : JSON.stringify(item.data);
+  const data = JSON.stringify(item.data ? ownFirst(item.data) : fault);
   return {
     type: shown(item.type),
     op: shown(item.op ?? ""),
@@ -70,8 +73,8 @@ async function watch() {
     subscription = opened;
     running(true);
     const where = `${shown(database)}/${shown(collection)}`;
-    // The client does not say when the gateway has acknowledged it; an item is the first proof.
-    say("watch-state", `subscribing to ${where}; nothing has arrived yet`);
+    say("watch-state", `subscribing to ${where}`);
+    acknowledged(opened, `watching ${where}`);
     for await (const item of opened) {
       if (subscription !== opened) break;
       say("watch-state", `watching ${where}`, "good");
@@ -83,6 +86,13 @@ async function watch() {
     running(false);
     onRefused(error, asked.filters);
   }
+}
+
+/** Says that a subscription exists before its first item: its position is known once the gateway has accepted it. */
+function acknowledged(opened, text) {
+  if (subscription !== opened) return;
+  if (opened.position) say("watch-state", text, "good");
+  else setTimeout(() => acknowledged(opened, text), 50);
 }
 
 function onRefused(error, filters) {
@@ -111,10 +121,6 @@ function running(is) {
   by("pause").disabled = !is;
 }
 
-function showCommand() {
-  showCommands(watching(place(), options(), hasToken(), streamerAddress()));
-}
-
 function togglePause() {
   const paused = by("pause").getAttribute("aria-pressed") !== "true";
   by("pause").setAttribute("aria-pressed", String(paused));
@@ -128,7 +134,7 @@ export function startWatch() {
     write(by("watch-item"), item ? shownJson(item) : note);
   });
   setCount = counts("watch-counts", [...Object.values(COUNTED), "outages", "position"]);
-  showCommands = commandList(by("watch-commands"), 2);
+  commandList("watch-commands", 2, () => watching(options()));
   reset();
   by("watch-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -137,11 +143,6 @@ export function startWatch() {
   });
   by("pause").addEventListener("click", togglePause);
   by("clear").addEventListener("click", reset);
-  for (const id of ["filters", "snapshot", "left", "from", "database", "collection"]) {
-    by(id).addEventListener("input", showCommand);
-  }
-  document.addEventListener("streamer", showCommand);
-  showCommand();
   observe({
     onDown(cause) {
       if (subscription) list.add({ type: "outage", note: `the connection is lost: ${shown(cause ?? "")}` });
@@ -157,7 +158,6 @@ export function startWatch() {
     },
     onRenew() {
       if (subscription) stop();
-      showCommand();
     },
   });
 }

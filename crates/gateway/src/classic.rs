@@ -7,21 +7,24 @@
 
 mod message;
 mod snapshot;
+mod subscription;
 #[cfg(test)]
 mod tests;
+mod timers;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use steadfast_session::Time;
-use steadfast_streamer::{Filter, Item, Position, Snapshot};
+use steadfast_streamer::Filter;
 
 use self::{
     message::{Auth, Envelope, Subscribe, Unsubscribe},
-    snapshot::Documents,
+    subscription::Subscription,
+    timers::Timers,
 };
 use crate::{
-    machine::{Action, Actions, Input, Key, LATE, Machine, Principal},
+    machine::{Action, Actions, Input, Key, Machine, Principal},
     subscription::{End, EndCode, Event, Request},
 };
 
@@ -41,44 +44,6 @@ pub(crate) struct Classic {
     newest_key: u32,
     timers: Timers,
 }
-
-#[derive(Debug)]
-struct Subscription {
-    key: Key,
-    /// The id that the client chose.
-    id: Box<str>,
-    /// What was asked for, to recognise a repetition.
-    asked: Subscribe,
-    database: Arc<str>,
-    is_open: bool,
-    /// Everything up to this position was passed on.
-    position: Option<Position>,
-    /// The documents of a snapshot that is not whole.
-    snapshot: Option<Box<Documents>>,
-    /// Its snapshot waits until that of another subscription is whole.
-    is_paused: bool,
-}
-
-#[derive(Debug, Default)]
-struct Timers {
-    heartbeat: Option<Time>,
-    ping: Option<Time>,
-    /// The client is given up.
-    silence: Option<Time>,
-    /// It was pinged since it was heard last.
-    was_pinged: bool,
-    /// The client must have authenticated.
-    authentication: Option<Time>,
-}
-
-/// The interval of heartbeats. The client gives up after 90 s without a message, and sees no pings.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// The interval of pings.
-const PING: Duration = Duration::from_secs(25);
-/// The longest silence of a client, which answers pings.
-const SILENCE: Duration = Duration::from_secs(60);
-/// The time within which a client authenticates, at first and after its credentials ended.
-const AUTHENTICATION: Duration = Duration::from_secs(60);
 
 /// The status code of a socket without valid credentials.
 const UNAUTHORIZED: u16 = 4401;
@@ -123,24 +88,7 @@ impl Classic {
 
     /// Returns the subscription of a stream of events.
     pub(crate) fn events_request(database: &str, collection: &str) -> Request {
-        request(database.into(), collection, Filter::all(), false)
-    }
-
-    fn on_opened(&mut self, now: Time) {
-        if !self.is_events {
-            self.timers = Timers {
-                heartbeat: Some(now + HEARTBEAT),
-                ping: Some(now + PING),
-                silence: Some(now + SILENCE),
-                was_pinged: false,
-                authentication: Some(now + AUTHENTICATION),
-            };
-        }
-    }
-
-    fn on_heard(&mut self, now: Time) {
-        self.timers.silence = Some(now + SILENCE);
-        self.timers.was_pinged = false;
+        request(database.into(), collection, Filter::all())
     }
 
     fn on_text(&mut self, text: &str, out: &mut Actions) {
@@ -201,7 +149,7 @@ impl Classic {
         match (result, auth) {
             (Ok(_), Some(auth)) => {
                 self.database = Some(auth.database.into());
-                self.timers.authentication = None;
+                self.timers.on_authenticated();
                 out.send(message::acknowledgement("auth_ack", id.as_deref()));
             }
             (Err(why), _) => {
@@ -229,7 +177,7 @@ impl Classic {
             self.interrupted = ended.into_iter().filter(continues).collect();
         }
         // It refreshes its token now, and repeats its subscriptions after the acknowledgement.
-        self.timers.authentication = Some(now + AUTHENTICATION);
+        self.timers.await_credentials(now);
         let text = format!("unauthorized: {why}");
         out.send(message::error(None, Some("unauthorized"), &text));
     }
@@ -264,14 +212,12 @@ impl Classic {
         };
         self.newest_key += 1;
         let key = Key(self.newest_key);
-        let mut wanted = request(
-            Arc::clone(&database),
-            &query.collection,
-            filter,
-            asked.send_snapshot,
-        );
-        wanted.from = from;
-        wanted.progress = !asked.send_snapshot;
+        let wanted = Request {
+            from,
+            snapshot: asked.send_snapshot,
+            progress: !asked.send_snapshot,
+            ..request(Arc::clone(&database), &query.collection, filter)
+        };
         self.subscriptions.push(Subscription {
             key,
             id: id.into(),
@@ -357,36 +303,6 @@ impl Classic {
             out.send(refused(&ended.id, &end.message));
         }
     }
-
-    fn on_time(&mut self, now: Time, out: &mut Actions) {
-        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if let Some(at) = self.timers.silence.filter(|at| *at <= now) {
-            if self.timers.was_pinged && now <= at + LATE {
-                // A close frame would only wait for a peer that is gone.
-                out.push(Action::Cut);
-                return;
-            }
-            // It was not asked, or its answer may wait to be read: it has another interval.
-            self.timers.silence = Some(now + SILENCE);
-            self.timers.ping = Some(now);
-        }
-        if is_due(self.timers.authentication) {
-            out.push(Action::Close {
-                code: UNAUTHORIZED,
-                reason: "unauthorized: no auth message came in time",
-            });
-            return;
-        }
-        if is_due(self.timers.heartbeat) {
-            self.timers.heartbeat = Some(now + HEARTBEAT);
-            out.send(message::HEARTBEAT);
-        }
-        if is_due(self.timers.ping) {
-            self.timers.ping = Some(now + PING);
-            self.timers.was_pinged = true;
-            out.push(Action::Ping);
-        }
-    }
 }
 
 impl Machine for Classic {
@@ -399,12 +315,13 @@ impl Machine for Classic {
 
     fn step(&mut self, now: Time, input: Input<'_>, out: &mut Actions) -> Option<Time> {
         match input {
-            Input::Opened(_) => self.on_opened(now),
+            Input::Opened(_) if self.is_events => {}
+            Input::Opened(_) => self.timers.start(now),
             Input::Text(text) => {
-                self.on_heard(now);
+                self.timers.on_heard(now);
                 self.on_text(text, out);
             }
-            Input::Alive => self.on_heard(now),
+            Input::Alive => self.timers.on_heard(now),
             Input::Authenticated(result) => self.on_authenticated(result, out),
             Input::Event(key, event) => self.on_event(key, event, out),
             Input::Unauthenticated(why) => self.on_unauthenticated(now, why, out),
@@ -412,81 +329,17 @@ impl Machine for Classic {
                 code: 1012,
                 reason: "the gateway restarts",
             }),
-            Input::Tick => self.on_time(now, out),
+            Input::Tick => self.timers.on_time(now, out),
         }
-        let Timers {
-            heartbeat,
-            ping,
-            silence,
-            authentication,
-            ..
-        } = self.timers;
-        [heartbeat, ping, silence, authentication]
-            .into_iter()
-            .flatten()
-            .min()
+        self.timers.next()
     }
 }
 
-impl Subscription {
-    fn held_bytes(&self) -> usize {
-        self.snapshot.as_ref().map_or(0, |it| it.bytes())
-    }
-
-    fn on_item(&mut self, item: Item, out: &mut Actions) {
-        let include_data = self.asked.include_data;
-        match item {
-            Item::Change(change) => match &mut self.snapshot {
-                Some(documents) => documents.apply(change),
-                None => out.send(message::event(&self.id, &change, include_data)),
-            },
-            Item::Left(change) => match &mut self.snapshot {
-                Some(documents) => documents.remove(&change.document_id),
-                // It is no longer one of those that the client asked for, or may see.
-                None => out.send(message::left(&self.id, &change)),
-            },
-            Item::Snapshot(Snapshot::Begin { .. }) => self.snapshot = Some(Box::default()),
-            Item::Snapshot(Snapshot::Document(document)) => {
-                if let Some(documents) = &mut self.snapshot {
-                    documents.apply(document);
-                }
-            }
-            Item::Snapshot(Snapshot::End(_)) => {
-                let documents = self.snapshot.take().unwrap_or_default();
-                match documents.finish(&self.asked.query) {
-                    Ok(documents) => out.send(message::snapshot(&self.id, &documents)),
-                    Err(what) => {
-                        let code = Some("snapshot_too_large");
-                        out.send(message::error(Some(&self.id), code, what));
-                    }
-                }
-            }
-            // With a snapshot, another one follows.
-            Item::Resync(resync) if resync.snapshot_follows => {}
-            Item::Gap(_) | Item::Resync(_) => {
-                let text = format!(
-                    "changes may be missing in subscription {}; read its documents again",
-                    self.id
-                );
-                out.send(message::error(Some(&self.id), Some("gap"), &text));
-            }
-            // Bounds belong to an order, which is not asked for.
-            _ => {}
-        }
-    }
-}
-
-fn request(database: Arc<str>, collection: &str, filter: Filter, snapshot: bool) -> Request {
+fn request(database: Arc<str>, collection: &str, filter: Filter) -> Request {
     Request {
-        database,
-        collection: collection.into(),
-        filter,
-        from: None,
-        snapshot,
         // A document that leaves is told as a delete without a document.
         left: true,
-        window: None,
-        progress: false,
+        ..Request::changes(database, collection.into(), filter)
     }
 }
 

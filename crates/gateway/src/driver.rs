@@ -1,9 +1,11 @@
 //! Drives the machine of one socket: time, rights, subscriptions.
 
+mod slots;
+mod timer;
+
 use std::{
     collections::VecDeque,
     net::IpAddr,
-    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
@@ -12,14 +14,14 @@ use std::{
 use steadfast_access::Refused as Credentials;
 use steadfast_net::{ClientKey, KeyedPermit, MessageRate};
 use steadfast_session::Time;
-use tokio::time::{Sleep, sleep_until};
 
+use self::{slots::Slots, timer::Timer};
 use crate::{
-    limits::{Held, client_of},
+    limits::{Held, WAITING_BYTES, client_of},
     machine::{Action, Actions, Input, Key, Machine, Opened, Principal, TOO_MANY_SOCKETS},
     metrics::{Refused, SocketKind},
     rights::Peer,
-    shared::{Counted, Shared},
+    shared::Shared,
     sockets::OpenSocket,
     subscription::{End, EndCode, Event, Request},
     upstream::Handle,
@@ -38,30 +40,13 @@ pub(crate) struct Driver {
     permit: Option<KeyedPermit>,
     socket: OpenSocket,
     out: VecDeque<Outgoing>,
-    slots: Vec<Slot>,
-    /// The slot that is polled first, so that none waits for ever.
-    turn: usize,
+    slots: Slots,
     rate: MessageRate,
     waiting: Held,
     /// The next tick of the machine.
     tick_at: Option<Time>,
-    timer: Option<Timer>,
+    timer: Timer,
     is_closed: bool,
-}
-
-/// One subscription.
-#[derive(Debug)]
-struct Slot {
-    key: Key,
-    handle: Handle,
-    is_paused: bool,
-    _counted: Counted,
-}
-
-#[derive(Debug)]
-struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    at: Time,
 }
 
 /// What the socket is to do.
@@ -92,9 +77,6 @@ pub(crate) struct Newcomer {
     pub(crate) permit: Option<KeyedPermit>,
 }
 
-/// The bytes of snapshots and unsent messages on all sockets, from which no socket collects a snapshot.
-const WAITING_BYTES: usize = 512 << 20;
-
 /// The size from which no message is added to a frame, in bytes.
 const JOINED_BYTES: usize = 16 << 10;
 
@@ -114,12 +96,11 @@ impl Driver {
             permit: newcomer.permit,
             socket,
             out: VecDeque::new(),
-            slots: Vec::new(),
-            turn: 0,
+            slots: Slots::default(),
             rate: MessageRate::new(shared.options.limits.messages),
             waiting: Held::new(&shared.waiting),
             tick_at: None,
-            timer: None,
+            timer: Timer::default(),
             is_closed: false,
             shared,
         };
@@ -291,9 +272,7 @@ impl Driver {
     fn set_peer(&mut self, peer: Peer) -> Principal {
         let principal = peer.principal();
         self.expires_at = self.expiry(principal.expires_in);
-        for slot in &mut self.slots {
-            slot.handle.apply_rights(&peer);
-        }
+        self.slots.apply_rights(&peer);
         self.peer = Some(peer);
         let name = Some(Arc::clone(&principal.name));
         self.socket.signals.figures.set_principal(name);
@@ -309,18 +288,18 @@ impl Driver {
         (self.peer, self.expires_at) = (None, None);
         self.socket.signals.figures.set_principal(None);
         self.permit = None;
-        self.drop_slots();
+        self.slots.clear();
         self.step(Input::Unauthenticated(why));
     }
 
     fn take_time(&mut self, cx: &mut Context<'_>) -> bool {
         let earliest = [self.tick_at, self.expires_at].into_iter().flatten().min();
         let Some(at) = earliest else {
-            self.timer = None;
+            self.timer.clear();
             return false;
         };
         let now = self.shared.now();
-        if at > now && !self.poll_timer(at, cx) {
+        if at > now && self.timer.poll(&self.shared, at, cx).is_pending() {
             return false;
         }
         let now = self.shared.now();
@@ -333,60 +312,25 @@ impl Driver {
         true
     }
 
-    /// Polls the timer for a time that is to come. Returns true when it has come, or the timer was early.
-    fn poll_timer(&mut self, at: Time, cx: &mut Context<'_>) -> bool {
-        let instant = self.shared.instant(at);
-        let timer = self.timer.get_or_insert_with(|| Timer {
-            sleep: Box::pin(sleep_until(instant)),
-            at,
-        });
-        // A timer that is early is left alone: most deadlines only move away.
-        if timer.at > at {
-            timer.sleep.as_mut().reset(instant);
-            timer.at = at;
-        }
-        if timer.sleep.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        if timer.at < at {
-            timer.sleep.as_mut().reset(instant);
-            timer.at = at;
-            return timer.sleep.as_mut().poll(cx).is_ready();
-        }
-        self.timer = None;
-        true
-    }
-
     /// Passes the next event of a subscription on.
     fn take_event(&mut self, cx: &mut Context<'_>) -> bool {
-        for step in 0..self.slots.len() {
-            let index = (self.turn + step) % self.slots.len();
-            let slot = &mut self.slots[index];
-            if slot.is_paused {
-                continue;
-            }
-            let Poll::Ready(event) = slot.handle.poll_next(cx) else {
-                continue;
-            };
-            let key = slot.key;
-            self.turn = index + 1;
-            match &event {
-                Event::Ended(end) => {
-                    if end.code == EndCode::Denied {
-                        self.shared.metrics.refuse(Refused::Denied);
-                    }
-                    self.drop_slot(key);
+        let Poll::Ready((key, event)) = self.slots.poll_next(cx) else {
+            return false;
+        };
+        match &event {
+            Event::Ended(end) => {
+                if end.code == EndCode::Denied {
+                    self.shared.metrics.refuse(Refused::Denied);
                 }
-                Event::Item(_) | Event::Window { .. } => {
-                    self.shared.metrics.items.fetch_add(1, Relaxed);
-                    self.socket.signals.figures.items.fetch_add(1, Relaxed);
-                }
-                Event::Opened { .. } | Event::Progress(_) => {}
             }
-            self.step(Input::Event(key, event));
-            return true;
+            Event::Item(_) | Event::Window { .. } => {
+                self.shared.metrics.items.fetch_add(1, Relaxed);
+                self.socket.signals.figures.items.fetch_add(1, Relaxed);
+            }
+            Event::Opened { .. } | Event::Progress(_) => {}
         }
-        false
+        self.step(Input::Event(key, event));
+        true
     }
 
     fn step(&mut self, input: Input<'_>) {
@@ -403,7 +347,10 @@ impl Driver {
                 actions.insert_first(first);
             }
         }
-        if self.note_unsent(0) > WAITING_BYTES && self.machine.held_bytes() > 0 {
+        // Without a snapshot nothing is refused here, and the socket counts what is unsent once for many events.
+        let collects = self.machine.held_bytes() > 0;
+        let counts = collects || self.waiting.own() > 0;
+        if counts && self.note_unsent(0) > WAITING_BYTES && collects {
             let what = "the gateway collects too many snapshots; connect again later";
             self.refuse(Refused::Waiting, 1013, what);
         }
@@ -427,9 +374,9 @@ impl Driver {
                 let refused = self.subscribe(key, *request).err()?;
                 return Some(Input::Event(key, Event::Ended(refused)));
             }
-            Action::Unsubscribe(key) => self.drop_slot(key),
-            Action::Pause(key) => self.pause(key, true),
-            Action::Resume(key) => self.pause(key, false),
+            Action::Unsubscribe(key) => self.slots.remove(key),
+            Action::Pause(key) => self.slots.pause(key, true),
+            Action::Resume(key) => self.slots.pause(key, false),
             Action::Close { code, reason } => self.close(Outgoing::Close { code, reason }),
             Action::Cut => self.close(Outgoing::Cut),
         }
@@ -470,52 +417,18 @@ impl Driver {
             return Err(End::new(EndCode::Limit, text));
         }
         let client = client_of(self.peer.as_ref(), self.address);
-        let counted = self.shared.count_subscription(client)?;
-        let own = &self.socket.signals.figures.subscriptions;
-        own.fetch_add(1, Relaxed);
-        self.slots.push(Slot {
-            key,
-            handle,
-            is_paused: false,
-            _counted: counted,
-        });
+        let socket = Some(&self.socket.signals);
+        let counted = self.shared.count_subscription(client, socket)?;
+        self.slots.add(key, handle, counted);
         Ok(())
-    }
-
-    fn pause(&mut self, key: Key, is_paused: bool) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.key == key) {
-            slot.is_paused = is_paused;
-        }
-    }
-
-    fn drop_slot(&mut self, key: Key) {
-        let before = self.slots.len();
-        self.slots.retain(|slot| slot.key != key);
-        self.count_dropped(before - self.slots.len());
-    }
-
-    fn drop_slots(&mut self) {
-        let dropped = std::mem::take(&mut self.slots).len();
-        self.count_dropped(dropped);
-    }
-
-    fn count_dropped(&self, dropped: usize) {
-        let own = &self.socket.signals.figures.subscriptions;
-        own.fetch_sub(dropped as u32, Relaxed);
     }
 
     fn close(&mut self, how: Outgoing) {
         if !std::mem::replace(&mut self.is_closed, true) {
             self.out.push_back(how);
-            self.drop_slots();
-            self.timer = None;
+            self.slots.clear();
+            self.timer.clear();
         }
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.drop_slots();
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod assets;
 mod classic;
+mod collected;
 mod driver;
 mod http;
 mod idempotency;

@@ -1,6 +1,7 @@
 //! Limits on what one client may hold.
 
 use std::{
+    cmp::Ordering,
     net::IpAddr,
     num::NonZeroU32,
     sync::{
@@ -50,6 +51,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// The bytes of snapshots and unsent messages on all sockets, from which nobody collects a snapshot.
+pub(crate) const WAITING_BYTES: usize = 512 << 20;
 
 /// The permits that are in use.
 #[derive(Debug)]
@@ -110,12 +114,10 @@ impl Held {
     /// Sets the bytes of this socket. Returns those of all.
     pub(crate) fn set(&mut self, own: usize) -> usize {
         let before = std::mem::replace(&mut self.own, own);
-        if own >= before {
-            let more = own - before;
-            self.of_all.fetch_add(more, Relaxed) + more
-        } else {
-            let less = before - own;
-            self.of_all.fetch_sub(less, Relaxed) - less
+        match own.cmp(&before) {
+            Ordering::Equal => self.of_all.load(Relaxed),
+            Ordering::Greater => self.of_all.fetch_add(own - before, Relaxed) + own - before,
+            Ordering::Less => self.of_all.fetch_sub(before - own, Relaxed) - (before - own),
         }
     }
 }

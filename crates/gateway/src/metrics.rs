@@ -80,39 +80,22 @@ impl SocketKind {
 }
 
 impl Refused {
-    const ALL: [Self; 13] = [
-        Self::Origin,
-        Self::QueryToken,
-        Self::Credentials,
-        Self::CredentialsEnded,
-        Self::PrincipalSockets,
-        Self::SocketSubscriptions,
-        Self::PrincipalSubscriptions,
-        Self::Denied,
-        Self::MessageRate,
-        Self::FrameTooLarge,
-        Self::Protocol,
-        Self::Unfinished,
-        Self::Waiting,
+    /// All reasons with their labels, in the order of the variants.
+    const ALL: [(Self, &str); 13] = [
+        (Self::Origin, "origin"),
+        (Self::QueryToken, "query_token"),
+        (Self::Credentials, "credentials"),
+        (Self::CredentialsEnded, "credentials_ended"),
+        (Self::PrincipalSockets, "principal_sockets"),
+        (Self::SocketSubscriptions, "socket_subscriptions"),
+        (Self::PrincipalSubscriptions, "principal_subscriptions"),
+        (Self::Denied, "denied"),
+        (Self::MessageRate, "message_rate"),
+        (Self::FrameTooLarge, "frame_too_large"),
+        (Self::Protocol, "protocol"),
+        (Self::Unfinished, "unfinished"),
+        (Self::Waiting, "waiting"),
     ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Origin => "origin",
-            Self::QueryToken => "query_token",
-            Self::Credentials => "credentials",
-            Self::CredentialsEnded => "credentials_ended",
-            Self::PrincipalSockets => "principal_sockets",
-            Self::SocketSubscriptions => "socket_subscriptions",
-            Self::PrincipalSubscriptions => "principal_subscriptions",
-            Self::Denied => "denied",
-            Self::MessageRate => "message_rate",
-            Self::FrameTooLarge => "frame_too_large",
-            Self::Protocol => "protocol",
-            Self::Unfinished => "unfinished",
-            Self::Waiting => "waiting",
-        }
-    }
 }
 
 const PREFIX: &str = "steadfast_gateway";
@@ -152,9 +135,9 @@ impl Metrics {
             Counter,
             Some("What was refused to clients, by reason"),
         );
-        for refused in Refused::ALL {
+        for (refused, reason) in Refused::ALL {
             let count = self.refused[refused as usize].load(Relaxed);
-            page.sample(&name, [("reason", refused.name())], count as f64, None);
+            page.sample(&name, [("reason", reason)], count as f64, None);
         }
         for (name, refusals) in [
             ("listener_refused_total", connections.refusals()),
@@ -198,31 +181,23 @@ impl Metrics {
         connected: usize,
     ) -> [(&'static str, Kind, &'static str, u64); 9] {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
+        let connections = connections.count() as u64;
+        let restored = "Connections to Streamers on which all subscriptions are restored";
+        let bytes = "Bytes of messages to clients, before compression and TLS";
+        let items = "Items of subscriptions that were passed on";
+        let opened = "Sockets and streams that were opened";
+        let subscriptions = "Subscriptions of open sockets";
+        let published = "Documents that clients published";
         [
-            (
-                "connections",
-                Gauge,
-                "Open connections",
-                connections.count() as u64,
-            ),
+            ("connections", Gauge, "Open connections", connections),
             (
                 "subscriptions",
                 Gauge,
-                "Subscriptions of open sockets",
+                subscriptions,
                 of(&self.subscriptions),
             ),
-            (
-                "upstream_connections",
-                Gauge,
-                "Connections to Streamers on which all subscriptions are restored",
-                connected as u64,
-            ),
-            (
-                "sockets_opened_total",
-                Counter,
-                "Sockets and streams that were opened",
-                of(&self.opened),
-            ),
+            ("upstream_connections", Gauge, restored, connected as u64),
+            ("sockets_opened_total", Counter, opened, of(&self.opened)),
             (
                 "messages_received_total",
                 Counter,
@@ -235,24 +210,9 @@ impl Metrics {
                 "Messages to clients",
                 of(&self.messages_sent),
             ),
-            (
-                "sent_bytes_total",
-                Counter,
-                "Bytes of messages to clients, before compression and TLS",
-                of(&self.bytes_sent),
-            ),
-            (
-                "items_total",
-                Counter,
-                "Items of subscriptions that were passed on",
-                of(&self.items),
-            ),
-            (
-                "published_total",
-                Counter,
-                "Documents that clients published",
-                of(&self.published),
-            ),
+            ("sent_bytes_total", Counter, bytes, of(&self.bytes_sent)),
+            ("items_total", Counter, items, of(&self.items)),
+            ("published_total", Counter, published, of(&self.published)),
         ]
     }
 }

@@ -7,7 +7,7 @@ use steadfast_access::{Action, Decision, Faults, Refused};
 use steadfast_net::access::{AccessControl, Denied, KnownPeer, PolicyFile};
 use steadfast_streamer::{
     Filter,
-    filter::{Document, Selection, evaluate},
+    filter::Selection,
     server::{policy_filter, policy_source},
 };
 use tokio::time::sleep;
@@ -186,11 +186,4 @@ impl Grant {
         }
         (filter.clone(), Some(Arc::clone(filters)))
     }
-}
-
-/// Returns true if one of the filters admits the document of an event. One that cannot be read is not shown.
-pub(crate) fn admits(filters: &[Filter], event: &steadfast_streamer::Event) -> bool {
-    let document = Document::of(event);
-    let mut filters = filters.iter();
-    filters.any(|filter| evaluate(filter, &document).unwrap_or(false))
 }

@@ -15,7 +15,7 @@ use crate::{
     metrics::{Metrics, Refused},
     options::GatewayOptions,
     rights::Rights,
-    sockets::Sockets,
+    sockets::{Signals, Sockets},
     subscription::{End, EndCode},
     upstream::Upstream,
 };
@@ -41,10 +41,11 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
 }
 
-/// A subscription that counts for the limit of its client and for the metrics, until it is dropped.
+/// A subscription that counts for the limit of its client, for the metrics and for its socket, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     metrics: Arc<Metrics>,
+    socket: Option<Arc<Signals>>,
     _permit: KeyedPermit,
 }
 
@@ -54,7 +55,11 @@ impl Shared {
     /// # Errors
     ///
     /// If its client has as many as it may.
-    pub(crate) fn count_subscription(&self, client: ClientKey) -> Result<Counted, End> {
+    pub(crate) fn count_subscription(
+        &self,
+        client: ClientKey,
+        socket: Option<&Arc<Signals>>,
+    ) -> Result<Counted, End> {
         let permit = self.permits.subscription(client).ok_or_else(|| {
             let max = self.options.limits.subscriptions_per_principal;
             self.metrics.refuse(Refused::PrincipalSubscriptions);
@@ -64,8 +69,12 @@ impl Shared {
             )
         })?;
         self.metrics.subscriptions.fetch_add(1, Relaxed);
+        if let Some(socket) = socket {
+            socket.figures.subscriptions.fetch_add(1, Relaxed);
+        }
         Ok(Counted {
             metrics: Arc::clone(&self.metrics),
+            socket: socket.cloned(),
             _permit: permit,
         })
     }
@@ -84,5 +93,8 @@ impl Shared {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.subscriptions.fetch_sub(1, Relaxed);
+        if let Some(socket) = &self.socket {
+            socket.figures.subscriptions.fetch_sub(1, Relaxed);
+        }
     }
 }

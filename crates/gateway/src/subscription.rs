@@ -27,6 +27,23 @@ pub struct Request {
     pub progress: bool,
 }
 
+impl Request {
+    /// Returns the request for all changes from now on that match.
+    #[must_use]
+    pub fn changes(database: Arc<str>, collection: Arc<str>, filter: Filter) -> Self {
+        Self {
+            database,
+            collection,
+            filter,
+            from: None,
+            snapshot: false,
+            left: false,
+            window: None,
+            progress: false,
+        }
+    }
+}
+
 /// An order, and the number of its first documents that are wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
@@ -111,5 +128,27 @@ impl End {
     #[must_use]
     pub fn denied() -> Self {
         Self::new(EndCode::Denied, "you may not subscribe to this collection")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use steadfast_streamer::{Event, Operation, Previous};
+
+    use super::Change;
+
+    /// A change of a document of the collection `orders`.
+    pub(crate) fn change(id: &str, operation: Operation, data: &str) -> Change {
+        let event = Event {
+            offset: 1,
+            database: "db".into(),
+            collection: "orders".into(),
+            document_id: id.into(),
+            operation,
+            data: data.to_owned().into(),
+            timestamp: 5,
+            previous: Previous::Unknown,
+        };
+        Change::of(&event, "e1", None)
     }
 }

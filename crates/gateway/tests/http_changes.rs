@@ -4,13 +4,14 @@
 
 mod support;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use serde_json::{Value, json};
+use steadfast_streamer::{Epoch, SegmentLog, StoreOptions};
 use support::{
     Policy, World,
     http::{Open, Reply, request},
-    soon,
+    soon, until,
 };
 use tokio::time::sleep;
 
@@ -65,11 +66,9 @@ async fn events_continue_by_their_last_id_exactly_once() {
         let begin = open.event().await.unwrap();
         last = begin.id.or(last);
         for n in 0..6 {
+            world.put(&format!("{round}-{n}"), &json!({"n": n})).await;
             world
-                .publish("orders", &format!("{round}-{n}"), &json!({"n": n}))
-                .await;
-            world
-                .publish("orders", &format!("not-{round}-{n}"), &json!({"n": -1}))
+                .put(&format!("not-{round}-{n}"), &json!({"n": -1}))
                 .await;
         }
         while seen.len() < round * 6 + 3 {
@@ -119,7 +118,7 @@ async fn snapshot_and_changes_after_its_position_are_the_state() {
     let big = "x".repeat(500);
     for n in 0..300 {
         world
-            .publish("orders", &format!("{n:03}"), &json!({"n": n, "big": big}))
+            .put(&format!("{n:03}"), &json!({"n": n, "big": big}))
             .await;
     }
     // Documents change while the body is on its way.
@@ -127,9 +126,9 @@ async fn snapshot_and_changes_after_its_position_are_the_state() {
     let mut open = Open::request(gateway, ("GET", &path), &[], "").await;
     let position = open.headers["steadfast-position"].clone();
     world.delete("orders", "000").await;
-    world.publish("orders", "001", &json!({"n": 1_000})).await;
-    world.publish("orders", "299", &json!({"n": 7})).await;
-    world.publish("orders", "300", &json!({"n": 8})).await;
+    world.put("001", &json!({"n": 1_000})).await;
+    world.put("299", &json!({"n": 7})).await;
+    world.put("300", &json!({"n": 8})).await;
     while open.read().await {}
     let mut state = BTreeMap::new();
     for line in open.take_text().lines() {
@@ -155,6 +154,85 @@ async fn snapshot_and_changes_after_its_position_are_the_state() {
     assert_eq!(state, expected);
 }
 
+/// The documents at a position, without a wait.
+async fn documents_at(gateway: SocketAddr, query: &str, position: &Value) -> Reply {
+    let position = position.as_str().unwrap();
+    get(gateway, &format!("{ORDERS}?at={position}&wait=0{query}")).await
+}
+
+/// A log on disk, whose table of documents is written after seconds.
+async fn log_on_disk(folder: &Path, epoch: u64) -> Box<SegmentLog> {
+    let mut log = None;
+    // The server before may still hold it.
+    until("the log opens", || {
+        log = SegmentLog::open(folder, &StoreOptions::new(Epoch(epoch))).ok();
+        std::future::ready(log.is_some())
+    })
+    .await;
+    Box::new(log.unwrap())
+}
+
+#[tokio::test]
+async fn documents_at_a_position_have_everything_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::on(log_on_disk(folder.path(), 1).await, |_| {}).await;
+    let gateway = world.gateway.address();
+    let ids = |reply: &Reply| -> Vec<String> {
+        let id = |it: &Value| format!("{} {}", it["id"].as_str().unwrap(), it["n"]);
+        reply.lines().iter().map(id).collect()
+    };
+    let mut position = Value::Null;
+    for n in 0..5 {
+        let body = json!([{"id": "b", "n": n}, {"id": format!("a{n}"), "n": n}]);
+        let posted = request(gateway, ("POST", ORDERS), &[], &body.to_string()).await;
+        position = posted.json()["position"].clone();
+        let read = documents_at(gateway, "", &position).await;
+        let mut expected: Vec<_> = (0..=n).map(|n| format!("a{n} {n}")).collect();
+        expected.push(format!("b {n}"));
+        assert_eq!(ids(&read), expected);
+        assert_eq!(
+            read.headers["steadfast-position"],
+            position.as_str().unwrap()
+        );
+    }
+    let some = "&filter=n%20%3E%202";
+    let read = documents_at(gateway, some, &position).await;
+    assert_eq!(ids(&read), ["a3 3", "a4 4", "b 4"]);
+    // One leaves the filter, one is deleted.
+    let body = json!({"id": "a3", "n": 0}).to_string();
+    request(gateway, ("POST", ORDERS), &[], &body).await;
+    let delete = format!("{ORDERS}?op=delete");
+    let deleted = request(gateway, ("POST", &delete), &[], "{\"id\":\"b\"}").await;
+    let position = deleted.json()["position"].clone();
+    let read = documents_at(gateway, some, &position).await;
+    assert_eq!(ids(&read), ["a4 4"]);
+    // After a restart the positions before are those of another term.
+    drop(world);
+    let world = World::on(log_on_disk(folder.path(), 2).await, |_| {}).await;
+    let read = documents_at(world.gateway.address(), some, &position).await;
+    assert_eq!(ids(&read), ["a4 4"]);
+    assert!(read.headers["steadfast-position"].starts_with("0000000000000002-"));
+}
+
+#[tokio::test]
+async fn many_documents_at_a_position_wait_for_their_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::on(log_on_disk(folder.path(), 1).await, |_| {}).await;
+    let gateway = world.gateway.address();
+    let mut position = Value::Null;
+    for part in 0..2 {
+        let lines = (0..6_000).map(|n| format!("{{\"id\":\"{part}-{n}\"}}\n"));
+        let body = lines.collect::<String>();
+        let posted = request(gateway, ("POST", ORDERS), &[], &body).await;
+        position = posted.json()["position"].clone();
+    }
+    let early = documents_at(gateway, "", &position).await;
+    assert_eq!(early.status, 503, "{early:?}");
+    let position = position.as_str().unwrap();
+    let read = get(gateway, &format!("{ORDERS}?at={position}&wait=60")).await;
+    assert_eq!(read.lines().len(), 12_000);
+}
+
 #[tokio::test]
 async fn poll_returns_at_the_first_item_and_misses_none() {
     let world = World::start().await;
@@ -174,7 +252,7 @@ async fn poll_returns_at_the_first_item_and_misses_none() {
             sleep(Duration::from_millis(20)).await;
         }
         world
-            .publish("orders", &n.to_string(), &json!({"price": 1.10, "n": n}))
+            .put(&n.to_string(), &json!({"price": 1.10, "n": n}))
             .await;
         let reply = soon(asked).await.unwrap();
         assert!(reply.body.contains("\"price\":1.1"), "{}", reply.body);
@@ -231,13 +309,10 @@ async fn repeated_request_is_stored_once_whatever_was_killed() {
 async fn token_reads_and_writes_what_it_may_and_no_more() {
     let policy = Policy::new(&["alice"]);
     policy.write(&[("alice", "r")], &[("r", "orders", "owner == $sub")], "");
-    let path = policy.path();
-    let world = World::with(|options| options.access = Some(path)).await;
+    let world = World::guarded(&policy).await;
     let gateway = world.gateway.address();
-    world.publish("orders", "1", &json!({"owner": "bob"})).await;
-    world
-        .publish("orders", "2", &json!({"owner": "alice"}))
-        .await;
+    world.put("1", &json!({"owner": "bob"})).await;
+    world.put("2", &json!({"owner": "alice"})).await;
     let bearer = format!("Bearer {}", policy.token("alice"));
     let headers = [("authorization", &*bearer)];
     let read = request(gateway, ("GET", ORDERS), &headers, "").await;

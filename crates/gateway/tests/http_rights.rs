@@ -82,9 +82,7 @@ async fn polls_and_documents_end_when_the_token_expires() {
     let world = World::start().await;
     let big = "x".repeat(500_000);
     for n in 0..40 {
-        world
-            .publish("orders", &n.to_string(), &json!({"big": big}))
-            .await;
+        world.put(&n.to_string(), &json!({"big": big})).await;
     }
     // A gateway of its own, because the documents take longer than a short token lasts.
     let lifetime = Duration::from_secs(5);
@@ -158,7 +156,7 @@ async fn documents_and_polls_count_as_subscriptions_of_a_client() {
     .await;
     assert_eq!(of(&alice, ORDERS).await.status, 429);
     assert_eq!(of(&bob, ORDERS).await.status, 200);
-    world.publish("orders", "1", &json!({})).await;
+    world.put("1", &json!({})).await;
     assert_eq!(soon(poll).await.unwrap().status, 200);
     // The permit comes back.
     assert_eq!(of(&alice, ORDERS).await.status, 200);

@@ -239,6 +239,17 @@ async fn ask_everything(it: &mut Description, gateway: SocketAddr) {
         "the text of numbers is kept: {}",
         whole.body
     );
+    // With all that was published, with more, and with that of another log.
+    let offsets = [
+        "0000000000000007-4",
+        "0000000000000007-99",
+        "0000000000000001-1",
+    ];
+    for (at, status) in offsets.into_iter().zip([200, 503, 400]) {
+        let query = [("at", at), ("wait", "0")];
+        let reply = it.ask(gateway, read(COLLECTION, &query, &[])).await;
+        assert_eq!(reply.status, status, "{at}: {reply:?}");
+    }
     it.ask(gateway, read(COLLECTION, &[("filter", "n >")], &[]))
         .await;
     it.ask(gateway, read(COLLECTION, &[("token", "secret")], &[]))

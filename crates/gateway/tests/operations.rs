@@ -7,22 +7,13 @@ mod support;
 use serde_json::json;
 use steadfast_gateway::{Gateway, GatewayOptions, Operations};
 use steadfast_net::Security;
-use support::{Policy, World, listener, read_until, soon, subscribe, upstream};
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
-};
+use support::{Policy, World, http::request_as, listener, subscribe, upstream};
+use tokio::net::TcpListener;
 
-/// Returns the status and the body of a page.
-async fn page(operations: &Operations, path: &str, headers: &str) -> (u16, String) {
-    let mut tcp = TcpStream::connect(operations.address()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let head = read_until(&mut tcp, "\r\n\r\n").await;
-    let mut body = String::new();
-    let reading = tokio::io::AsyncReadExt::read_to_string(&mut tcp, &mut body);
-    soon(reading).await.unwrap();
-    (head[9..12].parse().unwrap(), body)
+/// Returns the status and the body of a page for the owner of a token.
+async fn page(operations: &Operations, path: &str, token: Option<&str>) -> (u16, String) {
+    let reply = request_as(operations.address(), ("GET", path), token, "").await;
+    (reply.status, reply.body)
 }
 
 #[tokio::test]
@@ -34,11 +25,11 @@ async fn gateway_is_ready_while_it_has_a_streamer() {
     let options = GatewayOptions::new(upstream(address));
     let gateway = Gateway::start(listener().await, options).unwrap();
     let operations = Operations::start(listener().await, &gateway, Security::default()).unwrap();
-    let (status, body) = page(&operations, "/readyz", "").await;
+    let (status, body) = page(&operations, "/readyz", None).await;
     assert_eq!(status, 503);
     assert!(body.starts_with("not connected to a Streamer: "), "{body}");
     assert_eq!(
-        page(&operations, "/livez", "").await,
+        page(&operations, "/livez", None).await,
         (200, "alive\n".to_owned())
     );
     operations.stop().await;
@@ -47,7 +38,7 @@ async fn gateway_is_ready_while_it_has_a_streamer() {
     let operations = Operations::start(listener().await, &world.gateway, Security::default());
     let operations = operations.unwrap();
     support::until("ready", || async {
-        page(&operations, "/readyz", "").await == (200, "ready\n".to_owned())
+        page(&operations, "/readyz", None).await == (200, "ready\n".to_owned())
     })
     .await;
 }
@@ -56,8 +47,7 @@ async fn gateway_is_ready_while_it_has_a_streamer() {
 async fn figures_count_sockets_items_and_refusals_for_administrators() {
     let policy = Policy::new(&["alice", "operator"]);
     policy.write_with_admin(&[("alice", "r")], &[("r", "orders", "")], "operator");
-    let path = policy.path();
-    let world = World::with(|options| options.access = Some(path)).await;
+    let world = World::guarded(&policy).await;
     let operations = Operations::start(listener().await, &world.gateway, Security::default());
     let operations = operations.unwrap();
     let mut client = world.connect().await;
@@ -65,7 +55,7 @@ async fn figures_count_sockets_items_and_refusals_for_administrators() {
     client
         .subscribe("s", json!({"collection": "orders"}), false)
         .await;
-    world.publish("orders", "1", &json!({})).await;
+    world.put("1", &json!({})).await;
     assert_eq!(client.event().await, "create orders/1");
     client
         .send(subscribe("t", json!({"collection": "secrets"}), false))
@@ -73,13 +63,12 @@ async fn figures_count_sockets_items_and_refusals_for_administrators() {
     client.error().await;
     world.connect_with(&[], "?token=x").await.err().unwrap();
     for (principal, status) in [(None, 401), (Some("alice"), 403)] {
-        let header = principal.map_or_else(String::new, |it| {
-            format!("authorization: Bearer {}\r\n", policy.token(it))
-        });
-        assert_eq!(page(&operations, "/metrics", &header).await.0, status);
+        let token = principal.map(|it| policy.token(it));
+        let page = page(&operations, "/metrics", token.as_deref()).await;
+        assert_eq!(page.0, status);
     }
-    let header = format!("authorization: Bearer {}\r\n", policy.token("operator"));
-    let (status, metrics) = page(&operations, "/metrics", &header).await;
+    let token = policy.token("operator");
+    let (status, metrics) = page(&operations, "/metrics", Some(&token)).await;
     assert_eq!(status, 200);
     for line in [
         "steadfast_gateway_sockets{protocol=\"classic\"} 1",
@@ -92,7 +81,7 @@ async fn figures_count_sockets_items_and_refusals_for_administrators() {
     }
     drop(client);
     support::until("the socket is gone", || async {
-        let (_, metrics) = page(&operations, "/metrics", &header).await;
+        let (_, metrics) = page(&operations, "/metrics", Some(&token)).await;
         metrics.contains("steadfast_gateway_sockets{protocol=\"classic\"} 0\n")
             && metrics.contains("steadfast_gateway_subscriptions 0\n")
     })

@@ -42,10 +42,8 @@ async fn token_sees_its_documents_and_no_other_database() {
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), true).await;
     assert_eq!(client.next().await["type"], "snapshot");
-    world.publish("orders", "1", &json!({"owner": "bob"})).await;
-    world
-        .publish("orders", "2", &json!({"owner": "alice"}))
-        .await;
+    world.put("1", &json!({"owner": "bob"})).await;
+    world.put("2", &json!({"owner": "alice"})).await;
     assert_eq!(client.event().await, "create orders/2");
     let mut foreign = world.connect().await;
     foreign.send(json!({"id": "a", "type": "auth", "payload": {"token": policy.token("bob"), "database": "other"}})).await;
@@ -71,7 +69,7 @@ async fn revoked_token_ends_open_subscriptions() {
     let text = client.error().await;
     assert!(text.contains("unauthorized"), "{text}");
     assert!(started.elapsed() < ACTS_WITHIN, "{:?}", started.elapsed());
-    world.publish("orders", "1", &json!({})).await;
+    world.put("1", &json!({})).await;
     // The socket stays, for newer credentials, and shows nothing until then.
     client.send(subscribe("s", orders(), false)).await;
     assert_eq!(client.error().await, "unauthorized: auth required");
@@ -107,15 +105,13 @@ async fn document_that_may_not_be_seen_any_more_is_deleted() {
     let mut client = world.connect().await;
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), false).await;
-    world.publish("orders", "1", &json!({"owner": "bob"})).await;
+    world.put("1", &json!({"owner": "bob"})).await;
     assert_eq!(client.event().await, "create orders/1");
     policy.write(&[("alice", "r")], &[("r", "orders", "owner == $sub")], "");
     // Until the rules act, changes are events; after that, a delete without the document.
     let started = Instant::now();
     loop {
-        world
-            .publish("orders", "1", &json!({"owner": "bob", "secret": 1}))
-            .await;
+        world.put("1", &json!({"owner": "bob", "secret": 1})).await;
         let message = client.next().await;
         let delta = &message["payload"]["delta"];
         assert_eq!(delta["id"], "orders/1");
@@ -125,9 +121,7 @@ async fn document_that_may_not_be_seen_any_more_is_deleted() {
         }
         assert!(started.elapsed() < ACTS_WITHIN);
     }
-    world
-        .publish("orders", "2", &json!({"owner": "alice"}))
-        .await;
+    world.put("2", &json!({"owner": "alice"})).await;
     assert_eq!(client.event().await, "create orders/2");
 }
 
@@ -143,12 +137,8 @@ async fn several_grants_admit_what_one_of_them_admits() {
         "",
     );
     let world = World::guarded(&policy).await;
-    world
-        .publish("orders", "hidden", &json!({"owner": "bob"}))
-        .await;
-    world
-        .publish("orders", "own", &json!({"owner": "alice"}))
-        .await;
+    world.put("hidden", &json!({"owner": "bob"})).await;
+    world.put("own", &json!({"owner": "alice"})).await;
     let mut client = world.connect().await;
     client.authenticate(&policy.token("alice")).await;
     client.subscribe("s", orders(), true).await;
@@ -158,15 +148,13 @@ async fn several_grants_admit_what_one_of_them_admits() {
     assert_eq!(documents[0]["id"], "own");
     // Of other documents not even the ids are told.
     for id in ["hidden", "secret"] {
-        world.publish("orders", id, &json!({"owner": "bob"})).await;
+        world.put(id, &json!({"owner": "bob"})).await;
     }
     world
-        .publish("orders", "shared", &json!({"owner": "bob", "public": true}))
+        .put("shared", &json!({"owner": "bob", "public": true}))
         .await;
     assert_eq!(client.event().await, "create orders/shared");
-    world
-        .publish("orders", "shared", &json!({"owner": "bob"}))
-        .await;
+    world.put("shared", &json!({"owner": "bob"})).await;
     assert_eq!(client.event().await, "delete orders/shared");
 }
 
@@ -231,27 +219,18 @@ async fn many_hidden_items_do_not_hold_up_other_tasks() {
     let world = World::start().await;
     for id in 0..300 {
         let id = format!("hidden-{id:03}");
-        world.publish("orders", &id, &json!({"owner": "bob"})).await;
+        world.put(&id, &json!({"owner": "bob"})).await;
     }
-    world
-        .publish("orders", "own", &json!({"owner": "alice"}))
-        .await;
+    world.put("own", &json!({"owner": "alice"})).await;
     let (rights, _) = Rights::load(Some(&policy.path())).unwrap();
     let peer = rights.identify_token(&policy.token("alice")).unwrap();
     let upstream = Upstream::start(support::upstream(world.server.address())).unwrap();
-    let mut handle = upstream.open(
-        Request {
-            database: "db".into(),
-            collection: "orders".into(),
-            filter: Filter::all(),
-            from: None,
-            snapshot: true,
-            left: true,
-            window: None,
-            progress: false,
-        },
-        &peer,
-    );
+    let request = Request {
+        snapshot: true,
+        left: true,
+        ..Request::changes("db".into(), "orders".into(), Filter::all())
+    };
+    let mut handle = upstream.open(request, &peer);
     for _ in 0..2 {
         // The acceptance, and the begin of the snapshot.
         handle.next().await;

@@ -9,16 +9,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use steadfast_gateway::StreamerStatus;
 use steadfast_streamer::server::{Security, operations::Operations};
-use support::{Policy, World, listener};
-use tokio::io::AsyncReadExt as _;
+use support::{
+    Policy, World,
+    http::{Reply, request_as},
+    listener,
+};
 
-/// Returns the head of the response, and its body.
-async fn status(world: &World, headers: &str) -> (String, Value) {
-    let headers = format!("{headers}connection: close\r\n");
-    let (head, mut tcp) = world.get("/v1/status", &headers).await;
-    let mut body = String::new();
-    support::soon(tcp.read_to_string(&mut body)).await.unwrap();
-    (head, serde_json::from_str(&body).unwrap())
+/// Returns the status for the owner of a token.
+async fn status(world: &World, token: Option<&str>) -> Reply {
+    let what = ("GET", "/v1/status");
+    request_as(world.gateway.address(), what, token, "").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +27,7 @@ async fn status_shows_sockets_rates_and_the_streamer() {
     let source = StreamerStatus::from(operations.status_reader());
     let world = World::with(|options| options.streamer_status = Some(source)).await;
     // The log of the Streamer is not open yet, as far as its listener for operations knows.
-    let (_, early) = status(&world, "").await;
+    let early = status(&world, None).await.json();
     assert_eq!(early["streamer"], Value::Null);
     assert_eq!(early["problem"], "starting: the log is being opened");
     operations.show(&world.server);
@@ -44,9 +44,10 @@ async fn status_shows_sockets_rates_and_the_streamer() {
         world.publish("c", id, &json!({})).await;
         first.event().await;
     }
-    let (head, body) = status(&world, "").await;
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(head.contains("content-type: application/json"), "{head}");
+    let reply = status(&world, None).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.headers["content-type"], "application/json");
+    let body = reply.json();
     let gateway = &body["gateway"];
     let figures = &gateway["figures"];
     assert_eq!(
@@ -75,7 +76,7 @@ async fn status_shows_sockets_rates_and_the_streamer() {
 
     drop(first);
     let counted = async || {
-        let (_, body) = status(&world, "").await;
+        let body = status(&world, None).await.json();
         let open = body["gateway"]["sockets"].as_array().unwrap().len();
         let figures = &body["gateway"]["figures"];
         (
@@ -99,7 +100,7 @@ async fn sockets_beyond_a_hundred_are_counted() {
     for _ in 0..103 {
         open.push(world.connect().await);
     }
-    let (_, body) = status(&world, "").await;
+    let body = status(&world, None).await.json();
     assert_eq!(body["gateway"]["sockets"].as_array().unwrap().len(), 100);
     assert_eq!(body["gateway"]["sockets"][0]["socket"], 103);
     assert_eq!(body["gateway"]["otherSockets"], 3);
@@ -110,27 +111,22 @@ async fn sockets_beyond_a_hundred_are_counted() {
 #[tokio::test]
 async fn status_is_for_administrators_if_there_is_a_policy() {
     let policy = Policy::new(&["alice", "operator"]);
-    let members = [("alice", "reader"), ("operator", "operator")];
-    policy.write(&members, &[("reader", "c", "")], "");
-    let file = std::fs::read_to_string(policy.path()).unwrap();
-    let grant = "\n[[grants]]\nrole = 'operator'\nactions = ['admin']\n";
-    std::fs::write(policy.path(), file + grant).unwrap();
-    let world = World::with(|options| options.access = Some(policy.path())).await;
-    let bearer = |token: &str| format!("authorization: Bearer {token}\r\n");
-    let cases = [
-        (String::new(), "HTTP/1.1 401", "unauthenticated"),
-        (bearer("wrong"), "HTTP/1.1 401", "unauthenticated"),
-        (bearer(&policy.token("alice")), "HTTP/1.1 403", "denied"),
-    ];
-    for (headers, expected, code) in cases {
-        let (head, body) = status(&world, &headers).await;
-        assert!(head.starts_with(expected), "{headers}: {head}");
-        assert_eq!(body["error"]["code"], code);
+    policy.write_with_admin(&[("alice", "reader")], &[("reader", "c", "")], "operator");
+    let world = World::guarded(&policy).await;
+    let alice = policy.token("alice");
+    for (token, expected, code) in [
+        (None, 401, "unauthenticated"),
+        (Some("wrong"), 401, "unauthenticated"),
+        (Some(&*alice), 403, "denied"),
+    ] {
+        let reply = status(&world, token).await;
+        assert_eq!(reply.status, expected, "{token:?}");
+        assert_eq!(reply.json()["error"]["code"], code);
     }
     let mut client = world.connect().await;
-    client.authenticate(&policy.token("alice")).await;
-    let (head, body) = status(&world, &bearer(&policy.token("operator"))).await;
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    let socket = &body["gateway"]["sockets"][0];
+    client.authenticate(&alice).await;
+    let reply = status(&world, Some(&policy.token("operator"))).await;
+    assert_eq!(reply.status, 200);
+    let socket = &reply.json()["gateway"]["sockets"][0];
     assert_eq!(socket["principal"], "token:alice");
 }

@@ -28,7 +28,7 @@ async fn positions_continue_at_a_restarted_and_at_another_gateway() {
     for round in 0..3 {
         for n in 0..5 {
             let id = format!("{round}-{n}");
-            world.publish("orders", &id, &json!({"n": n})).await;
+            world.put(&id, &json!({"n": n})).await;
             // Two of them are received, and the rest is published while nobody is connected.
             if n < 2 {
                 let change = client.next_item().await;
@@ -67,11 +67,7 @@ async fn without_credit_what_follows_stays_in_the_log() {
     let padding = "x".repeat(1_000);
     for n in 0..200 {
         world
-            .publish(
-                "orders",
-                &n.to_string(),
-                &json!({"n": n, "padding": padding}),
-            )
+            .put(&n.to_string(), &json!({"n": n, "padding": padding}))
             .await;
     }
     for n in 0..200 {
@@ -110,7 +106,7 @@ async fn documents_come_first_and_changes_follow_them() {
     let world = World::start().await;
     for n in 0..3 {
         let data = json!({"n": n, "m": {"a": 1, "b": 2}});
-        world.publish("orders", &n.to_string(), &data).await;
+        world.put(&n.to_string(), &data).await;
     }
     let mut client = V1::open(world.gateway.address()).await;
     let wanted = json!({"snapshot": true, "filters": ["n < 5"], "fields": ["n", "m.a"]});
@@ -127,7 +123,7 @@ async fn documents_come_first_and_changes_follow_them() {
     }
     assert_eq!(documents, ["0", "1", "2"]);
     assert_eq!(kinds[..2], ["subscribed", "snapshotBegin"]);
-    world.publish("orders", "1", &json!({"n": 9})).await;
+    world.put("1", &json!({"n": 9})).await;
     let left = client.next_item().await;
     assert_eq!((&left["type"], &left["id"]), (&json!("left"), &json!("1")));
 }
@@ -136,9 +132,7 @@ async fn documents_come_first_and_changes_follow_them() {
 async fn first_documents_of_an_order_are_kept() {
     let world = World::start().await;
     for n in [5, 1, 3] {
-        world
-            .publish("orders", &format!("o{n}"), &json!({"n": n}))
-            .await;
+        world.put(&format!("o{n}"), &json!({"n": n})).await;
     }
     let mut client = V1::open(world.gateway.address()).await;
     let wanted = json!({"orderBy": {"field": "n", "descending": true}, "limit": 2});
@@ -157,7 +151,7 @@ async fn first_documents_of_an_order_are_kept() {
         updates.clone()
     };
     receive(2).await;
-    world.publish("orders", "o7", &json!({"n": 7})).await;
+    world.put("o7", &json!({"n": 7})).await;
     let expected = [
         "entered \"o5\" 0",
         "entered \"o3\" 1",
@@ -175,8 +169,7 @@ async fn token_sees_its_documents_only() {
         &[("r", "orders", "owner == $sub")],
         "",
     );
-    let path = policy.path();
-    let world = World::with(|options| options.access = Some(path)).await;
+    let world = World::guarded(&policy).await;
     let mut alice = V1::open(world.gateway.address()).await;
     assert_eq!(alice.welcome["auth"], "required");
     alice.send(subscribe("s", &json!({}))).await;
@@ -197,10 +190,8 @@ async fn token_sees_its_documents_only() {
     }
     kinds.sort_unstable();
     assert_eq!(kinds, ["authenticated", "refused", "subscribed"]);
-    world.publish("orders", "1", &json!({"owner": "bob"})).await;
-    world
-        .publish("orders", "2", &json!({"owner": "alice"}))
-        .await;
+    world.put("1", &json!({"owner": "bob"})).await;
+    world.put("2", &json!({"owner": "alice"})).await;
     assert_eq!(alice.next_item().await["id"], "2");
     // Another principal must open another connection.
     alice

@@ -8,20 +8,42 @@ import threading
 from .waiting import TIMEOUT, until
 
 
-class OurServer:
+class _Serving:
+    """A server that says `ready ADDRESS` when it accepts connections."""
+
+    def __init__(self, *command):
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        ready = self._process.stdout.readline().split()
+        assert ready[:1] == ["ready"], f"{command} did not say that it is ready, but {ready}"
+        self.address = ready[1]
+
+    def terminate(self):
+        """Asks for an orderly stop."""
+        self._process.terminate()
+
+    def wait(self, seconds=TIMEOUT):
+        """The exit status."""
+        return self._process.wait(seconds)
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait(TIMEOUT)
+        self._process.stdout.close()
+
+
+class OurGateway(_Serving):
+    """`steadfast gateway` in front of a server."""
+
+    def __init__(self, binary, streamer, *flags):
+        super().__init__(binary, "gateway", "--streamer", streamer, "--listen", "127.0.0.1:0", *flags)
+
+
+class OurServer(_Serving):
     """`steadfast streamer serve` on a directory of its own."""
 
     def __init__(self, binary, data, *flags, listen="127.0.0.1:0"):
+        super().__init__(binary, "streamer", "serve", "--data", data, "--listen", listen, *flags)
         self._binary = binary
-        self._process = subprocess.Popen(
-            [binary, "streamer", "serve", "--data", data, "--listen", listen, *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        ready = self._process.stdout.readline().split()
-        assert ready[:1] == ["ready"], f"the server did not say that it is ready, but {ready}"
-        self.address = ready[1]
 
     def publish(self, collection, *documents, database="default"):
         """Publishes the documents, in order, and waits until they are durable."""
@@ -39,19 +61,6 @@ class OurServer:
             text=True,
             timeout=TIMEOUT,
         )
-
-    def terminate(self):
-        """Asks for an orderly stop."""
-        self._process.terminate()
-
-    def wait(self, seconds=TIMEOUT):
-        """The exit status."""
-        return self._process.wait(seconds)
-
-    def kill(self):
-        self._process.kill()
-        self._process.wait(TIMEOUT)
-        self._process.stdout.close()
 
 
 class OurPublisher:

@@ -71,7 +71,7 @@ class Relay(Program):
 
 
 class Nginx(Relay):
-    """Ends TLS, and speaks TLS with a client certificate to the server behind it."""
+    """Ends TLS, and speaks TLS with a client certificate to the server behind it; or relays HTTP/1."""
 
     name, package = "nginx", "nginx"
     RELOAD = signal.SIGHUP
@@ -84,7 +84,12 @@ http {{
   access_log off; client_max_body_size 0; client_body_timeout {idle}; client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
   scgi_temp_path {directory}/scgi;
-  server {{
+  map $http_upgrade $upgrade {{ default upgrade; "" close; }}
+  server {{ {server} }}
+}}
+"""
+
+    GRPC = """
     listen {address} ssl http2;
     ssl_certificate {front[cert]}; ssl_certificate_key {front[key]};
     location / {{
@@ -92,15 +97,28 @@ http {{
       grpc_ssl_certificate {back[cert]}; grpc_ssl_certificate_key {back[key]};
       grpc_ssl_trusted_certificate {ca}; grpc_ssl_verify on; grpc_ssl_name localhost;
     }}
-  }}
-}}
+"""
+
+    # It buffers responses, as it does by default.
+    HTTP = """
+    listen {address};
+    location / {{
+      proxy_pass http://{upstream}; proxy_http_version {version}; proxy_read_timeout {idle}; {more}
+      proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrade;
+    }}
 """
 
     def relay(self, upstream, front, back, ca, idle):
+        self._serve(idle, self.GRPC.format(
+            address=self.address, upstream=upstream, front=front, back=back, ca=ca, idle=idle))
+
+    def relay_http(self, upstream, idle, version="1.1", more=""):
+        self._serve(idle, self.HTTP.format(
+            address=self.address, upstream=upstream, idle=idle, version=version, more=more))
+
+    def _serve(self, idle, server):
         config = self.directory / "nginx.conf"
-        config.write_text(self.CONFIG.format(
-            directory=self.directory, address=self.address, upstream=upstream, front=front, back=back, ca=ca,
-            idle=idle))
+        config.write_text(self.CONFIG.format(directory=self.directory, idle=idle, server=server))
         self.start("nginx", "-c", config, "-p", self.directory, "-e", "stderr")
 
 

@@ -17,7 +17,7 @@ const FAMILIES: [(&str, usize); 19] = [
     // What the JavaScript client promises.
     ("js:J", 16),
     // What `steadfast.v1` and the gateway's HTTP promise.
-    ("api:A", 15),
+    ("api:A", 18),
     // What the console promises.
     ("con:C", 9),
     // What an operator of the Streamer meets.

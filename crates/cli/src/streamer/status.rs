@@ -3,17 +3,15 @@
 use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use comfy_table::presets;
-use steadfast::session::OneLine;
-use steadfast_streamer::server::operations::{
-    DurationReport, ExpensiveFilter, LogReport, Report, SlowStream,
-};
+use steadfast_streamer::server::operations::{DurationReport, LogReport, Report, SlowStream};
 
 use crate::{
     chart,
     operations::OperationsArgs,
-    output::{self, BAD, STRONG, styled},
+    output::{self, BAD, STRONG, shown, styled},
     settings::Settings,
-    units::{grouped, readable},
+    top::lists::List,
+    units::{grouped, seconds},
 };
 
 /// Arguments of `streamer status`.
@@ -57,7 +55,7 @@ fn text(report: &Report) -> String {
         writeln!(out, "{name:<14}{text}").expect("writing to a string cannot fail");
     }
     slow_streams(&mut out, report);
-    expensive_filters(&mut out, &report.expensive_filters);
+    expensive_filters(&mut out, report);
     out
 }
 
@@ -184,7 +182,7 @@ fn peer_lines(report: &Report) -> [(&'static str, String); 5] {
 fn slow_streams(out: &mut String, report: &Report) {
     heading(out, "slowest streams");
     if report.slowest_streams.is_empty() {
-        out.push_str("none: every subscriber is live and has taken everything\n");
+        writeln!(out, "{}", List::Streams.empty()).expect("writing to a string cannot fail");
         return;
     }
     let header = [
@@ -240,27 +238,20 @@ fn slow_streams(out: &mut String, report: &Report) {
     out.push_str(&rest);
 }
 
-fn expensive_filters(out: &mut String, filters: &[ExpensiveFilter]) {
+fn expensive_filters(out: &mut String, report: &Report) {
     heading(out, "most expensive filters");
-    if filters.is_empty() {
-        out.push_str("none: no filter had to be evaluated yet\n");
+    let rows = List::Filters.rows(Some(report), None);
+    if rows.is_empty() {
+        writeln!(out, "{}", List::Filters.empty()).expect("writing to a string cannot fail");
         return;
     }
-    let header = ["cost", "matches", "subscriptions", "collection", "filter"];
+    let columns = List::Filters.columns();
+    let header: Vec<_> = columns.iter().map(|column| column.title).collect();
     let mut table = chart::table(presets::NOTHING, &header);
-    for filter in filters {
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let collection = format!("{}/{}", shown(&filter.database), shown(&filter.collection));
-        chart::row(
-            &mut table,
-            [
-                (percent(filter.cost_share), true),
-                (percent(filter.match_share), true),
-                (grouped(filter.subscriptions as u64), true),
-                (collection, false),
-                (shown(&filter.filter), false),
-            ],
-        );
+    for row in rows {
+        let cells = row.cells.into_iter().zip(columns);
+        let cells = cells.map(|(cell, column)| (cell.text, column.is_figure));
+        chart::row(&mut table, cells);
     }
     out.push_str(&table.trim_fmt());
     out.push('\n');
@@ -299,17 +290,6 @@ pub(crate) fn durations(report: &DurationReport) -> String {
         at_most(p50_seconds),
         at_most(p99_seconds),
     )
-}
-
-pub(crate) fn seconds(seconds: f64) -> String {
-    // The number is from whatever listens at that address.
-    readable(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-/// Returns a text of a peer as it can be shown on a terminal.
-pub(crate) fn shown(text: &str) -> String {
-    // Peers choose ids, and a terminal obeys control characters.
-    OneLine(text).to_string()
 }
 
 #[cfg(test)]

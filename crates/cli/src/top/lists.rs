@@ -6,13 +6,13 @@ use steadfast_gateway::{GatewayStatus, SocketStatus};
 use steadfast_streamer::server::operations::{ExpensiveFilter, LagBucket, Report, SlowStream};
 
 use crate::{
-    streamer::status::{seconds, shown},
-    units::grouped,
+    output::shown,
+    units::{grouped, seconds},
 };
 
 /// The list in the lower half of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum List {
+pub(crate) enum List {
     Streams,
     Filters,
     Lags,
@@ -21,31 +21,31 @@ pub(super) enum List {
 
 /// A column of a list.
 #[derive(Debug)]
-pub(super) struct Column {
-    pub(super) title: &'static str,
-    pub(super) width: u16,
-    pub(super) is_figure: bool,
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    pub(crate) width: u16,
+    pub(crate) is_figure: bool,
 }
 
 /// A row of a list.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// What the row is about: the selection stays with it when the order changes.
-    pub(super) key: String,
-    pub(super) cells: Vec<Cell>,
+    pub(crate) key: String,
+    pub(crate) cells: Vec<Cell>,
     /// All that is known, by name.
-    pub(super) details: Vec<(&'static str, String)>,
+    pub(crate) details: Vec<(&'static str, String)>,
 }
 
 /// A cell, and the number that it is sorted by.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Cell {
-    pub(super) text: String,
+pub(crate) struct Cell {
+    pub(crate) text: String,
     number: f64,
 }
 
 /// All lists; the sockets of a gateway are the last one.
-pub(super) const LISTS: [List; 4] = [List::Streams, List::Filters, List::Lags, List::Sockets];
+pub(crate) const LISTS: [List; 4] = [List::Streams, List::Filters, List::Lags, List::Sockets];
 
 const fn figure(title: &'static str, width: u16) -> Column {
     Column {
@@ -90,7 +90,7 @@ const SOCKETS: [Column; 6] = [
 const LAGS: [Column; 2] = [figure("lag up to", 14), figure("streams", 12)];
 
 impl List {
-    pub(super) fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Streams => "slowest streams",
             Self::Filters => "expensive filters",
@@ -99,7 +99,7 @@ impl List {
         }
     }
 
-    pub(super) fn columns(self) -> &'static [Column] {
+    pub(crate) fn columns(self) -> &'static [Column] {
         match self {
             Self::Streams => &STREAMS,
             Self::Filters => &FILTERS,
@@ -109,7 +109,7 @@ impl List {
     }
 
     /// The sentence in place of rows if there are none.
-    pub(super) fn empty(self) -> &'static str {
+    pub(crate) fn empty(self) -> &'static str {
         match self {
             Self::Streams => "none: every subscriber is live and has taken everything",
             Self::Filters => "none: no filter had to be evaluated yet",
@@ -119,7 +119,7 @@ impl List {
     }
 
     /// Returns the rows in the order of the status.
-    pub(super) fn rows(self, report: Option<&Report>, gateway: Option<&GatewayStatus>) -> Vec<Row> {
+    pub(crate) fn rows(self, report: Option<&Report>, gateway: Option<&GatewayStatus>) -> Vec<Row> {
         let report = report.into_iter();
         match self {
             Self::Streams => report
@@ -149,7 +149,7 @@ impl Cell {
     }
 
     /// Compares two cells of a column: the largest figure first, texts by the alphabet.
-    pub(super) fn compare(&self, other: &Self) -> Ordering {
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
         let figures = other.number.total_cmp(&self.number);
         figures.then_with(|| self.text.cmp(&other.text))
     }

@@ -5,8 +5,9 @@ use steadfast_streamer::server::operations::Report;
 
 use super::{model::Model, rates::Rates};
 use crate::{
-    streamer::status::{durations, seconds, shown},
-    units::{grouped, readable},
+    output::shown,
+    streamer::status::durations,
+    units::{grouped, readable, seconds},
 };
 
 /// Returns the lines, each with its name.

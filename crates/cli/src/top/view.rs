@@ -18,7 +18,7 @@ use super::{
     model::{Mode, Model},
     summary,
 };
-use crate::{streamer::status::shown, units::readable};
+use crate::{output::shown, units::readable};
 
 /// The width of the names of the summary.
 const NAME_WIDTH: u16 = 10;

@@ -1,103 +1,59 @@
-//! The documents of a snapshot, until it is whole.
+//! The documents of a snapshot as one message.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::cmp::Ordering;
 
 use serde_json::{Map, Value as Json};
-use steadfast_streamer::{Change, Operation, filter::FieldPath};
+use steadfast_streamer::{Change, filter::FieldPath};
 
 use super::message::{self, Query};
+use crate::collected::Collected;
 
-/// The documents of a snapshot, with the changes that happened meanwhile.
-#[derive(Debug, Default)]
-pub(super) struct Documents {
-    by_id: BTreeMap<Arc<str>, Change>,
-    bytes: u64,
-    is_too_large: bool,
-}
-
-/// The most that one message may have. The original stopped at 1,000 documents, without a word.
-const MAX_DOCUMENTS: usize = 10_000;
-/// The bytes of these documents.
-const MAX_BYTES: u64 = 8 << 20;
-
-impl Documents {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes as usize
-    }
-
-    /// Applies a document or a change.
-    pub(super) fn apply(&mut self, change: Change) {
-        self.remove(&change.document_id);
-        if change.operation == Operation::Delete || self.is_too_large {
-            return;
-        }
-        self.bytes += change.weight();
-        self.by_id.insert(Arc::clone(&change.document_id), change);
-        if self.by_id.len() > MAX_DOCUMENTS || self.bytes > MAX_BYTES {
-            *self = Self {
-                is_too_large: true,
-                ..Self::default()
-            };
-        }
-    }
-
-    /// Removes a document.
-    pub(super) fn remove(&mut self, id: &str) {
-        if let Some(removed) = self.by_id.remove(id) {
-            self.bytes -= removed.weight();
-        }
-    }
-
-    /// Returns the documents in the order of the query, otherwise by id.
-    ///
-    /// # Errors
-    ///
-    /// If there were too many for one message.
-    pub(super) fn finish(self, query: &Query) -> Result<Vec<String>, &'static str> {
-        if self.is_too_large {
-            return Err("the snapshot has more than 10000 documents or 8 MiB; narrow the query");
-        }
-        let mut documents: Vec<_> = self.by_id.into_values().collect();
-        let order = query.order_by.as_deref().unwrap_or_default();
-        if !order.is_empty() {
-            let paths = order.iter().map(|by| FieldPath::from(&*by.field));
-            let order: Vec<_> = paths.zip(order).collect();
-            // Parsed once, and not for each comparison.
-            let mut parsed: Vec<(Map<String, Json>, Change)> = documents
-                .into_iter()
-                .map(|it| (serde_json::from_slice(&it.data).unwrap_or_default(), it))
-                .collect();
-            parsed.sort_by(|(a, _), (b, _)| {
-                let orders = order.iter().map(|(path, by)| {
-                    let order = compare(path.find(a), path.find(b));
-                    if by.is_descending() {
-                        order.reverse()
-                    } else {
-                        order
-                    }
-                });
-                // The first difference decides. The sort is stable: equal ones stay in the order of their ids.
-                let mut differences = orders.filter(|order| order.is_ne());
-                differences.next().unwrap_or(Ordering::Equal)
-            });
-            documents = parsed.into_iter().map(|(_, document)| document).collect();
-        }
-        let after = query.start_after.as_deref().filter(|it| !it.is_empty());
-        let first = match after {
-            None => 0,
-            Some(after) => match documents.iter().position(|it| *it.document_id == *after) {
-                Some(at) => at + 1,
-                None if order.is_empty() => {
-                    documents.partition_point(|it| *it.document_id <= *after)
+/// Returns the documents in the order of the query, otherwise by id.
+///
+/// # Errors
+///
+/// If there were too many for one message.
+pub(super) fn finish(collected: Collected, query: &Query) -> Result<Vec<String>, &'static str> {
+    let Some(mut documents) = collected.into_documents() else {
+        return Err("the snapshot has more than 10000 documents or 8 MiB; narrow the query");
+    };
+    let order = query.order_by.as_deref().unwrap_or_default();
+    if !order.is_empty() {
+        let paths = order.iter().map(|by| FieldPath::from(&*by.field));
+        let order: Vec<_> = paths.zip(order).collect();
+        // Parsed once, and not for each comparison.
+        let mut parsed: Vec<(Map<String, Json>, Change)> = documents
+            .into_iter()
+            .map(|it| (serde_json::from_slice(&it.data).unwrap_or_default(), it))
+            .collect();
+        parsed.sort_by(|(a, _), (b, _)| {
+            let orders = order.iter().map(|(path, by)| {
+                let order = compare(path.find(a), path.find(b));
+                if by.is_descending() {
+                    order.reverse()
+                } else {
+                    order
                 }
-                None => 0,
-            },
-        };
-        let limit = query.limit.filter(|limit| *limit > 0);
-        let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-        let shown = documents.iter().skip(first).take(limit);
-        Ok(shown.filter_map(message::document).collect())
+            });
+            // The first difference decides. The sort is stable: equal ones stay in the order of their ids.
+            let mut differences = orders.filter(|order| order.is_ne());
+            differences.next().unwrap_or(Ordering::Equal)
+        });
+        documents = parsed.into_iter().map(|(_, document)| document).collect();
     }
+    let after = query.start_after.as_deref().filter(|it| !it.is_empty());
+    let first = match after {
+        None => 0,
+        Some(after) => match documents.iter().position(|it| *it.document_id == *after) {
+            Some(at) => at + 1,
+            None if order.is_empty() => documents.partition_point(|it| *it.document_id <= *after),
+            None => 0,
+        },
+    };
+    let limit = query.limit.filter(|limit| *limit > 0);
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    let shown = documents.iter().skip(first).take(limit);
+    Ok(shown.filter_map(message::document).collect())
 }
 
 /// Orders values by kind, then by value: nothing and null, truth values, numbers, texts, others.

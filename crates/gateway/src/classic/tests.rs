@@ -1,11 +1,19 @@
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use steadfast_streamer::{
-    Change, Epoch, Event as Stored, GapReason, Operation, Position, Previous, ResyncReason,
+    Epoch, GapReason, Item, Operation, Position, ResyncReason, Snapshot,
     client::{Gap, Resync},
 };
 
-use super::*;
-use crate::machine::Opened;
+use super::{
+    timers::{AUTHENTICATION, HEARTBEAT, PING, SILENCE},
+    *,
+};
+use crate::{
+    machine::{LATE, Opened},
+    subscription::tests::change,
+};
 
 /// A machine and its time.
 struct Script {
@@ -96,20 +104,6 @@ fn sent(actions: Vec<Action>) -> Vec<Json> {
         other => panic!("{other:?}"),
     };
     actions.into_iter().map(text).collect()
-}
-
-fn change(id: &str, operation: Operation, data: &str) -> Change {
-    let stored = Stored {
-        offset: 1,
-        database: "db".into(),
-        collection: "orders".into(),
-        document_id: id.into(),
-        operation,
-        data: data.to_owned().into(),
-        timestamp: 5,
-        previous: Previous::Unknown,
-    };
-    Change::of(&stored, "e1", None)
 }
 
 fn begin() -> Item {
@@ -346,24 +340,25 @@ fn refused_token_says_that_the_client_is_unauthorized() {
 
 #[test]
 fn socket_without_credentials_is_closed_after_a_minute() {
-    let mut script = Script::new(Classic::new());
-    let mut actions = Vec::new();
-    while !matches!(actions.last(), Some(Action::Close { .. })) {
-        script.step(Input::Alive);
-        actions = script.tick();
-    }
-    assert_eq!(script.now, Time::ZERO + AUTHENTICATION);
-    assert!(matches!(actions[..], [Action::Close { code: 4401, .. }]));
+    let closed_after = |mut script: Script| {
+        let began = script.now;
+        let mut actions = Vec::new();
+        while !matches!(actions.last(), Some(Action::Close { .. })) {
+            script.step(Input::Alive);
+            actions = script.tick();
+        }
+        assert!(matches!(actions[..], [Action::Close { code: 4401, .. }]));
+        script.now.since(began)
+    };
+    assert_eq!(closed_after(Script::new(Classic::new())), AUTHENTICATION);
     // The same after credentials have ended.
     let mut script = Script::authenticated();
     script.open("s", false);
+    script.tick();
     let told = sent(script.step(Input::Unauthenticated("the credentials have expired")));
     assert_eq!(told[0]["payload"]["code"], "unauthorized");
-    assert_eq!(
-        script.machine.timers.authentication,
-        Some(script.now + AUTHENTICATION)
-    );
     assert!(script.machine.subscriptions.is_empty());
+    assert_eq!(closed_after(script), AUTHENTICATION);
 }
 
 #[test]

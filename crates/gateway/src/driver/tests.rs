@@ -4,9 +4,7 @@ use futures_util::FutureExt as _;
 use steadfast::dial::Dialer;
 use steadfast_access::NewToken;
 use steadfast_net::{Tasks, access::PolicyFile};
-use steadfast_streamer::{
-    Change, Epoch, Event as Stored, Item, Operation, Position, Previous, Snapshot,
-};
+use steadfast_streamer::{Epoch, Item, Operation, Position, Snapshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +16,7 @@ use crate::{
     limits::{Limits, Permits},
     options::GatewayOptions,
     rights::Rights,
+    subscription::tests::change,
     upstream::{Upstream, UpstreamOptions},
     v1::Session,
 };
@@ -157,6 +156,59 @@ fn limits(burst: u32) -> Limits {
     limits
 }
 
+/// A machine that sends the lines of a frame, one by one, as frames that may be joined.
+#[derive(Debug)]
+struct Lines;
+
+impl Machine for Lines {
+    fn step(&mut self, _: Time, input: Input<'_>, out: &mut Actions) -> Option<Time> {
+        if let Input::Text(text) = input {
+            for line in text.lines() {
+                match line {
+                    "ping" => out.push(Action::Ping),
+                    "cut" => out.push(Action::Cut),
+                    text => out.send(text),
+                }
+            }
+        }
+        None
+    }
+
+    fn joins_frames(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn frames_that_wait_are_joined_in_order_up_to_a_size() {
+    let shared = shared(Rights::default(), Limits::default());
+    let text = |text: &str| Outgoing::Text(text.to_owned());
+    let (half, whole) = ("5".repeat(JOINED_BYTES / 2), "8".repeat(JOINED_BYTES));
+    for (lines, expected) in [
+        ("1".to_owned(), vec![text("1")]),
+        ("1\n2\n3".to_owned(), vec![text("[1,2,3]")]),
+        // Nothing passes what is not text.
+        (
+            "1\n2\nping\n3\n4".to_owned(),
+            vec![text("[1,2]"), Outgoing::Ping, text("[3,4]")],
+        ),
+        (
+            "1\n2\ncut\n3".to_owned(),
+            vec![text("[1,2]"), Outgoing::Cut],
+        ),
+        // A frame of the size has no company, and one below it gets one more.
+        (format!("{whole}\n1"), vec![text(&whole), text("1")]),
+        (
+            format!("{half}\n{half}\n1\n2"),
+            vec![text(&format!("[{half},{half}]")), text("[1,2]")],
+        ),
+    ] {
+        let mut driver = driver_of(&shared, Box::new(Lines), SocketKind::V1, Peer::default());
+        driver.on_text(&lines);
+        assert!(sent(&mut driver) == expected, "{lines:.20}");
+    }
+}
+
 #[tokio::test]
 async fn thousands_of_credentials_in_one_frame_are_answered() {
     let shared = shared(Rights::default(), limits(3_000));
@@ -237,17 +289,8 @@ async fn snapshots_of_all_sockets_together_are_bounded() {
             r#"{"id":"s","type":"subscribe","payload":{"query":{"collection":"orders"},"sendSnapshot":true}}"#,
         );
         let follows = Position::new(Epoch(7), 1);
-        let event = Stored {
-            offset: 1,
-            database: "db".into(),
-            collection: "orders".into(),
-            document_id: "1".into(),
-            operation: Operation::Insert,
-            data: "x".repeat(1_000).into(),
-            timestamp: 5,
-            previous: Previous::Unknown,
-        };
-        let document = Snapshot::Document(Change::of(&event, "e1", None));
+        let document = change("1", Operation::Insert, &"x".repeat(1_000));
+        let document = Snapshot::Document(document);
         for item in [Snapshot::Begin { follows }, document] {
             driver.step(Input::Event(Key(1), Event::Item(Item::Snapshot(item))));
         }

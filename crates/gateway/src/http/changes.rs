@@ -13,7 +13,7 @@ use axum::{
 
 #[cfg(test)]
 pub(crate) use self::events::Stream;
-use self::poll::{MAX_ITEMS, MAX_WAIT, Wait};
+use self::poll::{MAX_ITEMS, Wait};
 use super::{
     error::ApiError,
     parameters::{Parameters, position},
@@ -46,12 +46,12 @@ pub(super) async fn changes(
         return events::serve(&shared, peer, wanted, fields, &head).await;
     }
     let wait = Wait {
-        seconds: parameters.take_number("wait", 0..=MAX_WAIT, poll::DEFAULT_WAIT)?,
+        time: parameters.take_wait()?,
         items: parameters.take_number("limit", 1..=MAX_ITEMS, poll::DEFAULT_ITEMS)?,
     };
     parameters.finish()?;
     let client = client_of(Some(&peer), address(&head));
-    let _counted = shared.count_subscription(client)?;
+    let _counted = shared.count_subscription(client, None)?;
     poll::serve(&shared, peer, wanted, fields, wait).await
 }
 

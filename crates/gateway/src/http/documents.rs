@@ -1,5 +1,7 @@
 //! The documents of a collection: a snapshot as the body of a response.
 
+mod begin;
+
 use std::{
     io,
     pin::Pin,
@@ -16,11 +18,12 @@ use axum::{
 use bytes::Bytes;
 use http_body::Frame;
 use steadfast_streamer::{
-    Item, Position, Snapshot,
+    Item, Snapshot,
     client::{JsonLines, Projection},
 };
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 
+use self::begin::{Source, begin, begin_at};
 use super::{POSITION, error::ApiError, parameters::Parameters};
 use crate::{
     limits::client_of,
@@ -28,7 +31,6 @@ use crate::{
     server::realtime::address,
     shared::{Counted, Shared},
     subscription::Event,
-    upstream::Handle,
 };
 
 /// Reads the documents that exist and match.
@@ -41,23 +43,33 @@ pub(super) async fn read(
     let (head, _) = request.into_parts();
     let (mut parameters, peer) = Parameters::read(&shared, parameters, &head)?;
     let (mut wanted, fields) = parameters.take_request(place)?;
+    let at = parameters.take_position("at")?;
+    let wait = parameters.take_wait()?;
     parameters.finish()?;
     (wanted.snapshot, wanted.left) = (true, true);
     let grant = peer.grant(&wanted.database, &wanted.collection);
     let place = (Arc::clone(&wanted.database), Arc::clone(&wanted.collection));
-    let counted = shared.count_subscription(client_of(Some(&peer), address(&head)))?;
-    let mut handle = shared.upstream.open(wanted, &peer);
+    let counted = shared.count_subscription(client_of(Some(&peer), address(&head)), None)?;
+    let (source, position) = match at {
+        None => {
+            let (handle, follows) = begin(&shared, &wanted, &peer).await?;
+            (Source::Table(handle), follows)
+        }
+        Some(at) => tokio::select! {
+            // First: what is there at the end of the credentials is not shown.
+            biased;
+            refused = peer.expired() => return Err(refused.into()),
+            found = begin_at(&shared, &wanted, &peer, at, wait) => found?,
+        },
+    };
     let open_timeout = shared.upstream.options().open_timeout;
-    let begins = timeout(open_timeout, begin(&mut handle)).await;
-    let follows =
-        begins.map_err(|_| ApiError::unavailable("the Streamer sends no documents"))??;
     let format = Format::of(&head.headers);
     let body = Documents {
         shared,
         peer,
         place,
         grant,
-        handle,
+        source,
         _counted: counted,
         fields,
         format,
@@ -71,21 +83,9 @@ pub(super) async fn read(
     let content_type = HeaderValue::from_static(format.content_type());
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let follows = HeaderValue::from_str(&follows.to_string());
-    headers.insert(POSITION, follows.expect("a position is plain text"));
+    let position = HeaderValue::from_str(&position.to_string());
+    headers.insert(POSITION, position.expect("a position is plain text"));
     Ok(response)
-}
-
-/// Waits for the beginning of the snapshot, and returns the position after which changes continue it.
-async fn begin(handle: &mut Handle) -> Result<Position, ApiError> {
-    loop {
-        match handle.next().await {
-            Event::Item(Item::Snapshot(Snapshot::Begin { follows })) => return Ok(follows),
-            Event::Ended(end) => return Err(end.into()),
-            // Nothing else belongs to the response.
-            Event::Opened { .. } | Event::Item(_) | Event::Window { .. } | Event::Progress(_) => {}
-        }
-    }
 }
 
 /// The form of the body.
@@ -141,7 +141,7 @@ struct Documents {
     place: (Arc<str>, Arc<str>),
     /// What the client could see when it asked.
     grant: Option<Grant>,
-    handle: Handle,
+    source: Source,
     _counted: Counted,
     fields: Option<Projection>,
     format: Format,
@@ -198,7 +198,7 @@ impl Documents {
             if self.text.len() >= PIECE || self.is_over {
                 return Poll::Ready(Ok(()));
             }
-            let Poll::Ready(event) = self.handle.poll_next(cx) else {
+            let Poll::Ready(event) = self.source.poll_next(cx) else {
                 return Poll::Pending;
             };
             let open_timeout = self.shared.upstream.options().open_timeout;

@@ -1,6 +1,6 @@
 //! The parameters of a query.
 
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, time::Duration};
 
 use axum::http::request::Parts;
 use steadfast_streamer::{Filter, Position, client::Projection};
@@ -13,6 +13,10 @@ use crate::{
     subscription::Request,
     v1::{conditions_of_text, projection_of_text},
 };
+
+/// The longest wait, in seconds.
+const MAX_WAIT: u64 = 60;
+const DEFAULT_WAIT: u64 = 25;
 
 /// The parameters that were not read yet.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -77,6 +81,12 @@ impl Parameters {
         })
     }
 
+    /// Removes the parameter that limits a wait.
+    pub(super) fn take_wait(&mut self) -> Result<Duration, ApiError> {
+        let seconds = self.take_number("wait", 0..=MAX_WAIT, DEFAULT_WAIT)?;
+        Ok(Duration::from_secs(seconds))
+    }
+
     /// Removes a parameter that is a position.
     pub(super) fn take_position(&mut self, name: &str) -> Result<Option<Position>, ApiError> {
         self.take(name)?.as_deref().map(position).transpose()
@@ -95,16 +105,7 @@ impl Parameters {
         let filter = Filter::new(conditions).map_err(|it| ApiError::invalid(it.to_string()))?;
         let fields = self.take("fields")?;
         let fields = fields.as_deref().map(projection_of_text).transpose();
-        let request = Request {
-            database: Arc::from(database),
-            collection: Arc::from(collection),
-            filter,
-            from: None,
-            snapshot: false,
-            left: false,
-            window: None,
-            progress: false,
-        };
+        let request = Request::changes(database.into(), collection.into(), filter);
         Ok((request, fields.map_err(ApiError::invalid)?))
     }
 

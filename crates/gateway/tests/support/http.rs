@@ -54,6 +54,18 @@ pub async fn request(
     }
 }
 
+/// Sends a request of the owner of a token.
+pub async fn request_as(
+    address: SocketAddr,
+    what: (&str, &str),
+    token: Option<&str>,
+    body: &str,
+) -> Reply {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let header = bearer.iter().map(|bearer| ("authorization", &**bearer));
+    request(address, what, &header.collect::<Vec<_>>(), body).await
+}
+
 impl Reply {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))

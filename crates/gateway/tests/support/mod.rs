@@ -66,7 +66,13 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut GatewayOptions)) -> Self {
-        let log = Box::new(MemoryLog::with_epoch(Epoch(7)));
+        Self::on(Box::new(MemoryLog::with_epoch(Epoch(7))), change).await
+    }
+
+    pub async fn on(
+        log: Box<dyn steadfast_streamer::log::Log>,
+        change: impl FnOnce(&mut GatewayOptions),
+    ) -> Self {
         let server = Server::start(listener().await, log, ServerOptions::default()).unwrap();
         let mut options = GatewayOptions::new(upstream(server.address()));
         change(&mut options);
@@ -78,6 +84,11 @@ impl World {
             gateway,
             publisher,
         }
+    }
+
+    /// Publishes a document of the collection `orders`.
+    pub async fn put(&self, id: &str, data: &Value) {
+        self.publish("orders", id, data).await;
     }
 
     pub async fn publish(&self, collection: &str, id: &str, data: &Value) {

@@ -18,10 +18,6 @@ use crate::{
     upstream::Handle,
 };
 
-/// The longest wait, in seconds.
-pub(super) const MAX_WAIT: u64 = 60;
-pub(super) const DEFAULT_WAIT: u64 = 25;
-
 /// The most items of one response.
 pub(super) const MAX_ITEMS: usize = 1_000;
 pub(super) const DEFAULT_ITEMS: usize = 100;
@@ -33,7 +29,7 @@ const MAX_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wait {
     /// The time without an item.
-    pub(super) seconds: u64,
+    pub(super) time: Duration,
     /// The number of items.
     pub(super) items: usize,
 }
@@ -61,7 +57,7 @@ async fn respond(
     fields: Option<Projection>,
     wait: Wait,
 ) -> Result<Response, ApiError> {
-    let deadline = Instant::now() + Duration::from_secs(wait.seconds);
+    let deadline = Instant::now() + wait.time;
     let has_start = wanted.from.is_some();
     let mut handle = shared.upstream.open(wanted, peer);
     match handle.next().await {
@@ -151,18 +147,9 @@ mod tests {
         let (rights, _file) = tokens.load();
         let shared = shared(rights, Limits::default());
         let peer = tokens.alice(&shared.rights);
-        let wanted = Request {
-            database: "d".into(),
-            collection: "c".into(),
-            filter: Filter::new([]).unwrap(),
-            from: None,
-            snapshot: false,
-            left: false,
-            window: None,
-            progress: false,
-        };
+        let wanted = Request::changes("d".into(), "c".into(), Filter::all());
         let wait = Wait {
-            seconds: MAX_WAIT,
+            time: Duration::from_secs(60),
             items: 1,
         };
         let started = Instant::now();
