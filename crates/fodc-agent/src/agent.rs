@@ -28,7 +28,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use steadfast::LinkOptions;
-use steadfast_net::OperationsListener;
+use steadfast_access::{Faults, Source};
+use steadfast_net::{OperationsListener, access::AccessControl};
 use steadfast_recorder::{LimitError, OpenError, OpenReport, Options, Reader, Recorders};
 use steadfast_session::Status;
 use tokio::{
@@ -44,7 +45,7 @@ pub use self::config::{
 };
 pub use self::node_config::NodeConfig;
 use self::{
-    app_state::AppState,
+    app_state::{AppState, MAX_CONNECTIONS},
     memory_budget::MemoryBudget,
     recorded_memory::RecordedMemory,
     recording::{Recording, RecordingError, RecordingQueue, sync_regularly},
@@ -122,6 +123,9 @@ pub enum StartError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The policy file has faults.
+    #[error("the policy file cannot be used:\n{0}")]
+    Access(#[from] Faults),
     /// Another operation of the system failed.
     #[error("cannot start the agent: {0}")]
     Io(#[from] io::Error),
@@ -154,6 +158,10 @@ impl Agent {
         config.page = budget.page_limits(config.page);
         // From here on the budget is that of the record alone.
         config.budget = budget.record;
+        // Filters are of the Streamer, which may have the same file; no grant to read has one.
+        let source = config.access.as_deref();
+        let source = source.map(|path| Source::new(path, |_| Ok(())));
+        let (access, policy) = AccessControl::load(source)?;
         // The port comes first: a second agent must not touch the record of the first.
         let listener = match config.listen {
             Some(address) => {
@@ -192,13 +200,14 @@ impl Agent {
                     watcher
                         .as_ref()
                         .map(|watcher| Arc::clone(&watcher.counters)),
+                    access,
                 );
                 let refused = state.refused.clone();
                 let service = TowerToHyperService::new(http::router(state));
                 Some(OperationsListener::start(
                     listener,
                     service,
-                    http::MAX_CONNECTIONS,
+                    MAX_CONNECTIONS,
                     security,
                     refused,
                 )?)
@@ -213,6 +222,9 @@ impl Agent {
         }
         if let Some(watcher) = watcher {
             pollers.spawn(watcher.run(stop.clone()));
+        }
+        if let Some(policy) = policy {
+            pollers.spawn(policy.follow(|_| {}, stop.clone()));
         }
         Ok(Self {
             addresses: Addresses {

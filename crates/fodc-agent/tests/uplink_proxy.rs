@@ -6,10 +6,16 @@
 
 mod uplink_support;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use steadfast::session::Recovery;
-use steadfast_fodc_agent::uplink::Uplink;
+use steadfast::{LinkOptions, Metadata, session::Recovery};
+use steadfast_access::NewToken;
+use steadfast_fodc_agent::uplink::{Builder, Uplink};
 use steadfast_fodc_proxy::{self as proxy, Proxy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -30,9 +36,14 @@ fn record(series: usize, seconds: i64) -> Regular {
 }
 
 async fn proxy_at(grpc: SocketAddr) -> Proxy {
+    proxy_with(grpc, None).await
+}
+
+async fn proxy_with(grpc: SocketAddr, access: Option<PathBuf>) -> Proxy {
     let start = async {
         loop {
             let mut config = proxy::Config::default();
+            config.access.clone_from(&access);
             config.grpc_listen = grpc;
             config.http_listen = "127.0.0.1:0".parse().unwrap();
             // However busy the machine is, this is not about deadlines.
@@ -54,6 +65,10 @@ async fn proxy_anywhere() -> Proxy {
 }
 
 fn fast_uplink(proxy: &Proxy, record: Regular) -> Uplink {
+    fast_builder(proxy, record).build().unwrap()
+}
+
+fn fast_builder(proxy: &Proxy, record: Regular) -> Builder {
     agent(proxy.grpc_address().to_string(), record)
         .reconnect_interval(Duration::from_millis(100))
         .clock(move || record.seconds.1 * 1_000)
@@ -63,8 +78,6 @@ fn fast_uplink(proxy: &Proxy, record: Regular) -> Uplink {
             config.recovery = Recovery::Spread(Duration::from_millis(50));
             config
         })
-        .build()
-        .unwrap()
 }
 
 /// The body of a response with that status, and whoever is said to be missing.
@@ -233,6 +246,47 @@ async fn proxy_restarted_ten_times_has_the_agent_each_time() {
     assert!(counters.registrations <= 11, "{counters:?}");
     assert!(counters.registrations >= 10, "{counters:?}");
     assert_eq!(counters.refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agent_outlives_its_tokens_on_one_registration() {
+    const VALID: Duration = Duration::from_secs(4);
+    let tokens: Vec<NewToken> = (0..4).map(|_| NewToken::generate().unwrap()).collect();
+    let (start, began) = (jiff::Timestamp::now(), Instant::now());
+    let entries = (1..).zip(&tokens).map(|(number, token)| {
+        let expires = start + VALID * number;
+        format!("{}\nexpires = {expires}\n", token.entry("db-0"))
+    });
+    let policy = entries.collect::<String>()
+        + "[[grants]]\nrole = 'agent'\nactions = ['register']\npods = ['$sub']\n\
+           [[grants]]\nrole = 'reader'\nactions = ['read']\n\
+           [[members]]\nroles = ['agent']\nprincipals = ['token:db-0']\n\
+           [[members]]\nroles = ['reader']\nprincipals = ['anonymous']\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.toml");
+    std::fs::write(&path, policy).unwrap();
+    let proxy = proxy_with("127.0.0.1:0".parse().unwrap(), Some(path)).await;
+    // A source whose tokens are valid for three more seconds at least.
+    let bearers: Vec<String> = tokens.iter().map(|it| it.reveal().to_owned()).collect();
+    let source = move |_| {
+        let elapsed = began.elapsed() + Duration::from_secs(3);
+        let number = (elapsed.as_secs() / VALID.as_secs()) as usize;
+        let bearer = bearers[number.min(bearers.len() - 1)].clone();
+        async move { Ok(Metadata::new().with("authorization", format!("Bearer {bearer}"))?) }
+    };
+    let uplink = fast_builder(&proxy, record(2, 10))
+        .link(LinkOptions::new().seed(7).credentials(source))
+        .build()
+        .unwrap();
+    within("registered", uplink.connect()).await.unwrap();
+    whole(&proxy, "/metrics").await;
+    sleep((VALID * 3).saturating_sub(began.elapsed())).await;
+    let page = whole(&proxy, "/metrics").await;
+    assert!(page.contains("regular_total{"), "{page}");
+    let counters = uplink.counters();
+    assert!(counters.renewals >= 2, "{counters:?}");
+    let opened = (counters.registrations, counters.metrics_streams);
+    assert_eq!(opened, (1, 1), "{counters:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

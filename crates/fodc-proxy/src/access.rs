@@ -1,12 +1,15 @@
-//! The rights of agents, by the policy file (`docs/protocol-fodc.md`, R-113 to R-115).
+//! The rights of agents, by the policy file (`docs/protocol-fodc.md`, R-113 to R-117).
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
-use steadfast_access::Node;
-use steadfast_net::access::{FollowedPeer, KnownPeer, unauthenticated};
+use steadfast_access::{Action, Node, Refused};
+use steadfast_net::access::{CREDENTIALS_RATE, KnownPeer, unauthenticated};
+use steadfast_wire::fodc::RegisterAgentRequest;
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::{
+    credentials::Credentials,
     registry::{AgentId, Identity, NOT_THIS_NODE, UNRESOLVED},
     state::State,
 };
@@ -43,23 +46,94 @@ impl State {
         is_owned && identity.is_some_and(|identity| self.may_be(Some(peer), &identity))
     }
 
-    /// Resolves when the agent of a stream may not have it any more.
+    /// Takes the newer credentials of a heartbeat. Returns false if it has none.
+    pub(super) fn renew(
+        &self,
+        id: &AgentId,
+        credentials: &Credentials,
+        heartbeat: &RegisterAgentRequest,
+    ) -> Result<bool, Status> {
+        let profile = heartbeat.profile.as_ref();
+        let newer = profile.map_or("", |profile| &profile.authorization);
+        if newer.is_empty() {
+            return Ok(false);
+        }
+        if !credentials.admit_newer() {
+            let text = format!(
+                "newer credentials came more than {} times at once, and then once in 1s",
+                CREDENTIALS_RATE.burst
+            );
+            return Err(Status::resource_exhausted(text));
+        }
+        let known = match self.access.reidentify(newer) {
+            Ok(Some(known)) if known.principal() != credentials.peer().principal() => {
+                return Err(self.refuse(&Refused::OtherPrincipal));
+            }
+            Ok(Some(known)) => known,
+            // The policy has ended with the proxy.
+            Ok(None) => return Ok(false),
+            Err(cause) => return Err(self.refuse(&cause)),
+        };
+        let identity = self.agents().identity(id);
+        if !known.allows(Action::Register)
+            || identity.is_some_and(|it| !known.may_register(&it.node()))
+        {
+            return Err(self.forbid());
+        }
+        credentials.replace(known);
+        self.counters.renewals.add(1);
+        Ok(true)
+    }
+
+    /// Resolves when the agent of a stream may not have it any more. A stream that is a part of a registration
+    /// has its credentials, `renewed`, and any other has those of its `peer`.
     pub(super) async fn withdrawn(
         self: Arc<Self>,
-        mut followed: FollowedPeer,
+        mut peer: KnownPeer,
+        mut renewed: Option<watch::Receiver<KnownPeer>>,
         id: AgentId,
     ) -> Status {
         loop {
-            if let Err(cause) = followed.changed().await {
-                self.counters.refused_agents.add(cause.label());
-                return unauthenticated(&cause);
+            if let Some(renewed) = &mut renewed {
+                peer = renewed.borrow_and_update().clone();
             }
-            let identity = self.agents().identity(&id);
-            // Without an agent there is nothing yet, or nothing any more, to be withdrawn.
-            if identity.is_some_and(|it| !followed.peer().may_register(&it.node())) {
-                self.counters.refused_agents.add("forbidden");
-                return Status::permission_denied(NOT_THIS_NODE);
+            let Some(mut followed) = self.access.follow(peer.clone()) else {
+                return pending().await;
+            };
+            loop {
+                let newer = async {
+                    match &mut renewed {
+                        // Without a sender the registration has ended, and this stream with it.
+                        Some(renewed) => renewed.changed().await.is_ok(),
+                        None => false,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    // First: those before them may expire just now.
+                    true = newer => break,
+                    changed = followed.changed() => if let Err(cause) = changed {
+                        return self.refuse(&cause);
+                    }
+                }
+                let identity = self.agents().identity(&id);
+                // Without an agent there is nothing yet, or nothing any more, to be withdrawn.
+                if identity.is_some_and(|it| !followed.peer().may_register(&it.node())) {
+                    return self.forbid();
+                }
             }
         }
+    }
+
+    /// Counts a stream that ends with its credentials, and returns its status.
+    fn refuse(&self, cause: &Refused) -> Status {
+        self.counters.refused_agents.add(cause.label());
+        unauthenticated(cause)
+    }
+
+    /// Counts a stream of an agent that may not be its node, and returns its status.
+    pub(super) fn forbid(&self) -> Status {
+        self.counters.refused_agents.add("forbidden");
+        Status::permission_denied(NOT_THIS_NODE)
     }
 }

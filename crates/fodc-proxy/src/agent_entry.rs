@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::{
     counters::Counters,
+    credentials::Owner,
     frames::Outbound,
     lanes::Lanes,
     query::{MetricNames, Outcome, Query, Request, ResponsePart},
@@ -40,7 +41,7 @@ pub(super) struct AgentEntry {
     /// Ends all streams of the agent.
     pub(super) end: CancellationToken,
     /// The principal that registered it; `None` if there is no policy.
-    pub(super) owner: Option<String>,
+    pub(super) owner: Option<Owner>,
     counters: Arc<Counters>,
 }
 
@@ -60,7 +61,7 @@ impl AgentEntry {
         carried: CarriedState,
         end: CancellationToken,
         counters: Arc<Counters>,
-        owner: Option<String>,
+        owner: Option<Owner>,
     ) -> Self {
         Self {
             queries: QueryQueue::new(limits, carried),

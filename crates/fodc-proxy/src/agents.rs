@@ -7,14 +7,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use steadfast_net::access::KnownPeer;
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     agent_entry::AgentEntry,
     counters::Counters,
+    credentials::Owner,
     filter::Filter,
     frames::Outbound,
     lanes::{LaneKind, Wire},
@@ -116,13 +119,13 @@ impl Agents {
         &mut self,
         now: Time,
         id: &AgentId,
-        request: &RegisterAgentRequest,
-        owner: Option<String>,
+        identity: Result<Identity, Refusal>,
+        owner: Option<Owner>,
     ) -> Result<(Displaced, CancellationToken), Refusal> {
-        if let (Some(owner), Ok(identity)) = (&owner, Identity::of(request)) {
-            self.check_node(now, owner, &identity)?;
+        if let (Some(owner), Ok(identity)) = (&owner, &identity) {
+            self.check_node(now, owner, identity)?;
         }
-        let displaced = self.registry.register(now, id.clone(), request)?;
+        let displaced = self.registry.register(now, id.clone(), identity)?;
         // Carried over, or an agent that registers every minute would delay a page every minute.
         let mut carried = CarriedState::default();
         for old in &displaced.replaced {
@@ -142,10 +145,12 @@ impl Agents {
     }
 
     /// Refuses a principal that has too many agents online under the name of this one.
-    fn check_node(&self, now: Time, owner: &str, newcomer: &Identity) -> Result<(), Refusal> {
+    fn check_node(&self, now: Time, owner: &Owner, newcomer: &Identity) -> Result<(), Refusal> {
         // Registrations count, not roles: a heartbeat may still change the role of each.
         let online = self.registry.online(now).filter(|agent| {
-            agent.identity.name == newcomer.name && self.is_owned(&agent.id, owner)
+            let entry = self.entries.get(&agent.id);
+            let other = entry.and_then(|entry| entry.owner.as_ref());
+            agent.identity.name == newcomer.name && other.is_some_and(|it| it.is_same(owner))
         });
         if online.count() >= NODE_AGENTS_MAX {
             return Err(Refusal::NodeFull(NODE_AGENTS_MAX));
@@ -188,7 +193,17 @@ impl Agents {
     /// Returns true if the agent belongs to this principal.
     pub(super) fn is_owned(&self, id: &AgentId, owner: &str) -> bool {
         let entry = self.entries.get(id);
-        entry.is_some_and(|entry| entry.owner.as_deref() == Some(owner))
+        let known = entry.and_then(|entry| entry.owner.as_ref());
+        known.is_some_and(|known| known.is(owner))
+    }
+
+    /// Returns the credentials of an agent's registration for a stream that shows its key.
+    pub(super) fn credentials(
+        &self,
+        id: &AgentId,
+        key: Uuid,
+    ) -> Option<watch::Receiver<KnownPeer>> {
+        self.entries.get(id)?.owner.as_ref()?.credentials(key)
     }
 
     /// Counts a stream other than the registration's. Returns the token that ends it, or `None` for

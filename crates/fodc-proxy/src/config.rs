@@ -54,6 +54,9 @@ pub struct Config {
     /// The number of open connections of agents at one address, or in one /64 network of IPv6. Default
     /// 2,048.
     pub max_client_connections: usize,
+    /// The calls that the agents of one principal may have open; an agent has seven. Without a policy there are no
+    /// principals. Default `None`: 16 for each of `max_agents`.
+    pub max_principal_calls: Option<usize>,
     /// Offer gRPC reflection to everyone who can connect. Default false.
     pub reflection: bool,
     /// The policy file: the agents that may register, and who may read and diagnose. It is read again when
@@ -162,6 +165,7 @@ impl Default for Config {
             stream_bytes: 256 << 20,
             max_grpc_connections: 4_096,
             max_client_connections: 2_048,
+            max_principal_calls: None,
             reflection: false,
             access: None,
             max_http_connections: 256,
@@ -187,6 +191,12 @@ impl Config {
         } else {
             Err(InvalidConfig { faults })
         }
+    }
+
+    pub(super) fn principal_calls(&self) -> usize {
+        // All agents may have one principal, and each its calls once more while its old connection looks alive.
+        let calls = self.max_principal_calls;
+        calls.unwrap_or_else(|| self.max_agents.saturating_mul(16))
     }
 
     pub(super) fn query_limits(&self) -> QueryLimits {
@@ -250,6 +260,7 @@ impl Config {
             ("max_agents", self.max_agents),
             ("max_grpc_connections", self.max_grpc_connections),
             ("max_client_connections", self.max_client_connections),
+            ("max_principal_calls", self.max_principal_calls.unwrap_or(1)),
             ("max_http_connections", self.max_http_connections),
             ("max_http_requests", self.max_http_requests),
         ] {

@@ -113,8 +113,6 @@ macro_rules! counters {
             pub(super) refused: ByReason<{ REGISTRATION_REASONS.len() }>,
             /// Streams of agents that the policy refused or ended.
             pub(super) refused_agents: ByReason<{ ACCESS_REASONS.len() }>,
-            /// Requests of readers that the policy refused or ended.
-            pub(super) refused_readers: ByReason<{ ACCESS_REASONS.len() }>,
         }
 
         impl Default for Counters {
@@ -124,7 +122,6 @@ macro_rules! counters {
                     streams: AllStreamCounters::default(),
                     refused: ByReason::new(REGISTRATION_REASONS),
                     refused_agents: ByReason::new(ACCESS_REASONS),
-                    refused_readers: ByReason::new(ACCESS_REASONS),
                 }
             }
         }
@@ -143,6 +140,7 @@ counters! {
     replaced: "agents_replaced_total", "Agents that a newer one replaced.";
     forgotten: "agents_forgotten_total", "Agents without a heartbeat for too long.";
     heartbeats: "heartbeats_total", "Heartbeats.";
+    renewals: "renewals_total", "Newer credentials accepted on open registrations.";
     requests: "requests_total", "Requests sent to agents.";
     response_parts: "replies_total", "Messages with responses.";
     samples: "samples_total", "Samples taken.";

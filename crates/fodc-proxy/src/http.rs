@@ -20,13 +20,10 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http_body::Body as _;
-use steadfast_net::{Gzip, accepts_gzip};
+use steadfast_net::{Gzip, accepts_gzip, access::MayRead};
 use tokio::{sync::Semaphore, task::yield_now};
 
-use self::{
-    parameters::{Parameters, RequestError},
-    rights::ShowsFigures,
-};
+use self::parameters::{Parameters, RequestError};
 use super::{
     filter::Filter,
     gather::Gathering,
@@ -176,7 +173,7 @@ async fn windows(
 /// Unlike that of the original, the status is real: a draining proxy is not healthy.
 async fn health(
     Shared(api): Shared<Api>,
-    Extension(ShowsFigures(shows)): Extension<ShowsFigures>,
+    Extension(MayRead(shows)): Extension<MayRead>,
 ) -> Response<Body> {
     let (online, total) = api.state.census();
     let uptime = api.state.now().as_micros() / 1_000_000;

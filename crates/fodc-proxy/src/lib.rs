@@ -8,6 +8,7 @@ mod config;
 mod counters;
 mod crash_store;
 mod crashes;
+mod credentials;
 mod decode;
 mod filter;
 mod frames;
@@ -94,6 +95,7 @@ pub enum StartError {
 /// hold, the connection window never limits (docs/decisions/0004). An agent has seven calls open.
 const HTTP2: http2::Options = http2::Options {
     stream_window: 64 << 10,
+    short_frames: true,
     connection_window: 8 << 20,
     max_calls: 64,
     idle_timeout: IDLE_TIMEOUT,

@@ -134,15 +134,14 @@ impl Registry {
         }
     }
 
-    /// Registers an agent under a new id.
+    /// Registers an agent under a new id, unless its identity was refused.
     pub(super) fn register(
         &mut self,
         now: Time,
         id: AgentId,
-        request: &RegisterAgentRequest,
+        identity: Result<Identity, Refusal>,
     ) -> Result<Displaced, Refusal> {
         debug_assert!(!self.agents.contains_key(&id), "ids are never reused");
-        let identity = Identity::of(request);
         let replaced: Vec<AgentId> = match &identity {
             Ok(identity) => self.predecessors(now, identity),
             Err(_) => Vec::new(),

@@ -25,12 +25,15 @@ use steadfast_net::{
     CallSpawner, RequestBody,
     access::{KnownPeer, unauthenticated},
 };
+use tokio::sync::watch;
 use tonic::{Status, body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use self::register::Registrant;
 use super::{
+    credentials::{AdmittedPeer, Credentials},
     frames::{Inbound, Outbound},
     lanes::{Crashes, LaneKind, Lifecycle, Profiles, SchemaRegistry, StreamKind as _, Topology},
     registry::AgentId,
@@ -100,16 +103,24 @@ impl Service {
         let Some(name) = name else {
             return Status::unimplemented("no such method").into_http();
         };
-        let peer = match self.identify(name, &request) {
+        let peer = match self.admit(name, &request) {
             Ok(peer) => peer,
             Err(refusal) => return refusal.into_http(),
         };
         // The only stream without an id: its response assigns one.
         if name == REGISTER {
             // Random, so that an id from before a restart of the proxy never names another agent.
-            let id = AgentId::new(&uuid::Uuid::new_v4().to_string());
-            let opened = Opened::new(REGISTRATION_BYTES, &id, peer.clone());
-            let agent = Box::new(Registrant { id, peer });
+            let id = AgentId::new(&Uuid::new_v4().to_string());
+            let credentials = peer
+                .as_ref()
+                .map(|peer| Credentials::new(peer.known.clone()));
+            let opened = Opened {
+                limit: REGISTRATION_BYTES,
+                id: id.clone(),
+                peer,
+                renewed: credentials.as_ref().map(Credentials::subscribe),
+            };
+            let agent = Box::new(Registrant { id, credentials });
             return self.run(opened, request, |mut call| async move {
                 register::run(&mut call, &agent).await
             });
@@ -123,12 +134,19 @@ impl Service {
             return Status::unauthenticated(NO_AGENT_ID).into_http();
         };
         // To a peer, the agents of others are unknown. No agent has the empty id.
-        let id = if self.state.may_connect(peer.as_ref(), &id) {
+        let known = peer.as_ref().map(|peer| &peer.known);
+        let id = if self.state.may_connect(known, &id) {
             id
         } else {
             AgentId::new("")
         };
-        let opened = Opened::new(self.state.config.max_message_bytes, &id, peer);
+        let key = known.and_then(|_| agent_key(request.headers()));
+        let opened = Opened {
+            limit: self.state.config.max_message_bytes,
+            id: id.clone(),
+            peer,
+            renewed: key.and_then(|key| self.state.agents().credentials(&id, key)),
+        };
         match name {
             "StreamMetrics" => self.run(opened, request, |mut call| async move {
                 metrics::run(&mut call, &id, name).await
@@ -142,18 +160,22 @@ impl Service {
     }
 
     /// Returns the peer of a call, or the status that refuses it.
-    fn identify(
+    fn admit(
         &self,
         method: &str,
         request: &Request<RequestBody>,
-    ) -> Result<Option<KnownPeer>, Status> {
+    ) -> Result<Option<AdmittedPeer>, Status> {
         let access = &self.state.access;
         let (reason, status) = match access.identify(request.headers(), request.extensions()) {
-            Ok(Some(peer)) if !peer.allows(Action::Register) => (
+            Ok(None) => return Ok(None),
+            Ok(Some(known)) if known.allows(Action::Register) => {
+                let permit = self.state.agent_calls.admit(&known)?;
+                return Ok(Some(AdmittedPeer { known, permit }));
+            }
+            Ok(Some(_)) => (
                 "forbidden",
                 Status::permission_denied("you may not register agents"),
             ),
-            Ok(peer) => return Ok(peer),
             Err(cause) => (cause.label(), unauthenticated(&cause)),
         };
         let counters = &self.state.counters;
@@ -184,12 +206,24 @@ impl Service {
         request: Request<RequestBody>,
         serve: impl FnOnce(Call) -> F,
     ) -> Response<Body> {
-        let Opened { limit, id, peer } = opened;
+        let Opened {
+            limit,
+            id,
+            peer,
+            renewed,
+        } = opened;
         let (outbound, responses) = Outbound::new();
         let state = Arc::clone(&self.state);
-        let followed = peer.and_then(|peer| state.access.follow(peer));
+        let withdrawn = peer.map(|AdmittedPeer { known, permit }| {
+            let withdrawn = Arc::clone(&state).withdrawn(known, renewed, id);
+            let counted = async move {
+                let _permit = permit;
+                withdrawn.await
+            };
+            counted.boxed()
+        });
         let serving = Serving {
-            withdrawn: followed.map(|it| Arc::clone(&state).withdrawn(it, id).boxed()),
+            withdrawn,
             handler: serve(Call {
                 state: Arc::clone(&state),
                 inbound: Inbound::new(request.into_body(), limit),
@@ -209,14 +243,10 @@ struct Opened {
     /// The longest message.
     limit: usize,
     id: AgentId,
-    peer: Option<KnownPeer>,
-}
-
-impl Opened {
-    fn new(limit: usize, id: &AgentId, peer: Option<KnownPeer>) -> Self {
-        let id = id.clone();
-        Self { limit, id, peer }
-    }
+    /// `None` if there is no policy.
+    peer: Option<AdmittedPeer>,
+    /// The credentials of the registration that it is a part of.
+    renewed: Option<watch::Receiver<KnownPeer>>,
 }
 
 pin_project! {
@@ -308,6 +338,12 @@ fn agent_id(headers: &HeaderMap) -> Option<AgentId> {
     usable.then(|| AgentId::new(text))
 }
 
+/// Returns the key of the registration that a stream is a part of.
+fn agent_key(headers: &HeaderMap) -> Option<Uuid> {
+    let value = headers.get("agent-key")?;
+    Uuid::try_parse_ascii(value.as_bytes()).ok()
+}
+
 /// Returns the response to a request that is not a gRPC call.
 fn refuse_non_grpc(request: &Request<RequestBody>) -> Option<Response<Body>> {
     let grpc = request
@@ -350,7 +386,7 @@ mod tests {
         };
         let agent = Box::new(Registrant {
             id: id(),
-            peer: None,
+            credentials: None,
         });
         let registration = |mut call: Call| async move { register::run(&mut call, &agent).await };
         // A thousand agents hold seven thousand of them, mostly of the second kind.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use steadfast_net::{
     Refusals, Tasks,
-    access::{AccessControl, KnownPeer},
+    access::{AccessControl, PageRights, PrincipalLimits, Principals},
 };
 use steadfast_session::Time;
 use steadfast_wire::fodc::RegisterAgentRequest;
@@ -18,6 +18,7 @@ use super::{
     config::Config,
     counters::Counters,
     crash_store::CrashStore,
+    credentials::Credentials,
     profile_catalog::ProfileCatalog,
     query::ResponsePart,
     registry::{AgentId, Displaced, Identity, Refusal, Registry, UnknownAgent},
@@ -39,6 +40,10 @@ pub(super) struct State {
     pub(super) http_refused: Refusals,
     pub(super) tasks: Tasks,
     pub(super) access: AccessControl,
+    /// The calls that the principals of agents make.
+    pub(super) agent_calls: Principals,
+    /// The rights of those who read pages.
+    pub(super) pages: PageRights,
     started: Instant,
     agents: Mutex<Agents>,
     crashes: Mutex<CrashStore>,
@@ -54,15 +59,19 @@ impl State {
             config.max_agents,
         );
         let (counters, tasks) = (Arc::<Counters>::default(), Tasks::new());
+        let (agents_refused, http_refused) = (Refusals::default(), Refusals::default());
+        let access = AccessControl::default();
         Self {
+            agent_calls: agent_calls(&config, &agents_refused),
+            pages: page_rights(&config, &access, &http_refused),
             store: Store {
                 catalog: Catalog::default(),
                 memory: MemoryBudget::new(config.response_bytes),
             },
             stream_memory: MemoryBudget::new(config.stream_bytes),
-            agents_refused: Refusals::default(),
-            http_refused: Refusals::default(),
-            access: AccessControl::default(),
+            agents_refused,
+            http_refused,
+            access,
             started: Instant::now(),
             agents: Mutex::new(Agents::new(
                 registry,
@@ -81,7 +90,12 @@ impl State {
 
     /// Returns the state of a proxy where peers need rights.
     pub(super) fn restricted_by(self, access: AccessControl) -> Self {
-        Self { access, ..self }
+        let pages = page_rights(&self.config, &access, &self.http_refused);
+        Self {
+            access,
+            pages,
+            ..self
+        }
     }
 
     pub(super) fn now(&self) -> Time {
@@ -111,15 +125,15 @@ impl State {
         self.schema.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers an agent and returns the token that ends its streams. `peer` is `None` if there is no
+    /// Registers an agent and returns the token that ends its streams. There are no `credentials` without a
     /// policy.
     pub(super) fn register(
         &self,
         id: &AgentId,
         request: &RegisterAgentRequest,
-        peer: Option<&KnownPeer>,
+        credentials: Option<&Credentials>,
     ) -> Result<CancellationToken, Refusal> {
-        let registered = self.try_register(id, request, peer);
+        let registered = self.try_register(id, request, credentials);
         let counted = registered.inspect_err(|refusal| self.counters.refused.add(refusal.label()));
         let (displaced, end) = counted?;
         for old in &displaced.replaced {
@@ -138,16 +152,17 @@ impl State {
         &self,
         id: &AgentId,
         request: &RegisterAgentRequest,
-        peer: Option<&KnownPeer>,
+        credentials: Option<&Credentials>,
     ) -> Result<(Displaced, CancellationToken), Refusal> {
+        let identity = Identity::of(request);
         // First: whoever may not register does not learn that the proxy is full.
-        if let Ok(identity) = Identity::of(request)
-            && !self.may_be(peer, &identity)
+        if let Ok(identity) = &identity
+            && !self.may_be(credentials.map(Credentials::peer).as_ref(), identity)
         {
             return Err(Refusal::Forbidden);
         }
-        let owner = peer.map(KnownPeer::principal);
-        self.agents().register(self.now(), id, request, owner)
+        let owner = credentials.map(Credentials::owner);
+        self.agents().register(self.now(), id, identity, owner)
     }
 
     /// Returns true unless a heartbeat makes the agent a node that it may not be.
@@ -155,14 +170,14 @@ impl State {
         &self,
         id: &AgentId,
         request: &RegisterAgentRequest,
-        peer: Option<&KnownPeer>,
+        credentials: Option<&Credentials>,
     ) -> bool {
-        if peer.is_none() {
+        let Some(credentials) = credentials else {
             return true;
-        }
+        };
         let identity = self.agents().identity(id);
         let refreshed = identity.and_then(|identity| identity.refreshed(request));
-        refreshed.is_none_or(|identity| self.may_be(peer, &identity))
+        refreshed.is_none_or(|identity| self.may_be(Some(&credentials.peer()), &identity))
     }
 
     pub(super) fn heartbeat(
@@ -217,6 +232,23 @@ impl State {
         info!(%agent, "agent forgotten");
         self.counters.forgotten.add(1);
     }
+}
+
+fn agent_calls(config: &Config, refused: &Refusals) -> Principals {
+    let limits = PrincipalLimits {
+        calls: config.principal_calls(),
+        ..PrincipalLimits::default()
+    };
+    Principals::new(limits, refused.clone())
+}
+
+fn page_rights(config: &Config, access: &AccessControl, refused: &Refusals) -> PageRights {
+    let limits = PrincipalLimits {
+        // As one address: its connections have one request each.
+        calls: config.max_http_connections.div_ceil(2),
+        ..PrincipalLimits::default()
+    };
+    PageRights::new(access.clone(), limits, refused.clone())
 }
 
 #[cfg(test)]

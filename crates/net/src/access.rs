@@ -2,10 +2,12 @@
 
 mod denied;
 mod local;
+mod pages;
 mod principals;
 
 use std::{
     future::pending,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -26,9 +28,10 @@ use tracing::{debug, info, warn};
 pub use self::{
     denied::Denied,
     local::{LocalAccess, LocalPeer},
+    pages::{MayRead, PageRights, RightfulBody},
     principals::{PrincipalLimits, Principals},
 };
-use crate::{ClientKey, Peer};
+use crate::{ClientKey, Peer, RequestRate};
 
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +69,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The difference between the clocks after which times of expiry are computed again. Larger than what a
 /// busy machine adds between reading one and the other.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
+
+/// The messages with newer credentials that one stream may send. Each is verified, and what the stream holds is
+/// compared with its rights. What a peer sent in the right intervals may arrive together after a stall.
+pub const CREDENTIALS_RATE: RequestRate = RequestRate {
+    per_second: NonZeroU32::new(1).expect("not zero"),
+    burst: NonZeroU32::new(3).expect("not zero"),
+};
 
 /// One time on the clock of the credentials and on that of the timers.
 #[derive(Clone, Copy, Debug)]

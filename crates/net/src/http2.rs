@@ -10,6 +10,7 @@ use crate::{
     RequestBody, Socket, Tasks,
     calls::{CallSpawner, WithCalls},
     connection::{self, Requests},
+    short_frames::ShortFrames,
     with_peer::WithPeer,
 };
 
@@ -20,6 +21,9 @@ pub struct Options {
     pub stream_window: u32,
     /// Bytes that a peer may send on all calls of a connection before they are read.
     pub connection_window: u32,
+    /// Whether the buffer that a connection is read into keeps its size of 8 KiB. Otherwise the first DATA frame
+    /// of 16 KiB makes it grow, for good; and more is read at once.
+    pub short_frames: bool,
     /// The number of calls that may be open on one connection.
     pub max_calls: u32,
     /// Time without any open call after which a connection is ended; at most twice as long.
@@ -90,7 +94,8 @@ where
             .keep_alive_timeout(ping.timeout);
     }
     let service = WithPeer::new(service, socket.peer());
-    let connection = http2.serve_connection(TokioIo::new(socket), requests.limit(service));
+    let io = TokioIo::new(ShortFrames::new(socket, options.short_frames));
+    let connection = http2.serve_connection(io, requests.limit(service));
     let connection = WithCalls::new(connection, calls);
     connection::run(
         connection,

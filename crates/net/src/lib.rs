@@ -17,6 +17,7 @@ mod request_body;
 mod request_rate;
 mod response_queue;
 mod security;
+mod short_frames;
 mod socket;
 mod tasks;
 mod tls;

@@ -89,6 +89,7 @@ async fn serve(tasks: &Tasks) -> SocketAddr {
     let (address, scope) = (listener.address(), tasks.clone());
     let options = http2::Options {
         stream_window: 64 << 10,
+        short_frames: true,
         connection_window: 8 << 20,
         max_calls: MAX_CALLS,
         idle_timeout: Duration::from_secs(60),

@@ -65,6 +65,7 @@ async fn serve(version: Version, options: ListenerOptions, idle_timeout: Duratio
     let scope = tasks.clone();
     let http2 = http2::Options {
         stream_window: 64 << 10,
+        short_frames: false,
         connection_window: 8 << 20,
         max_calls: 1_000,
         idle_timeout,

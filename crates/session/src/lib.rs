@@ -29,6 +29,7 @@ mod end;
 pub mod endpoint;
 mod one_line;
 mod protocol;
+mod renewal;
 pub mod session;
 mod status;
 mod time;
@@ -43,6 +44,7 @@ pub use crate::{
     endpoint::Endpoint,
     one_line::OneLine,
     protocol::{Context, Effect, Protocol, Signal},
+    renewal::{Authorization, Renewal},
     session::Session,
     status::{Activity, Cause, State, Status, Transition},
     time::Time,

@@ -28,7 +28,6 @@ mod projection;
 pub mod queue;
 pub(crate) mod received;
 mod refusal;
-mod renewal;
 mod restore;
 mod snapshot;
 mod subscription;
@@ -38,12 +37,13 @@ mod window;
 mod window_documents;
 
 use steadfast_session::{
-    Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
+    Authorization, Context, Detail, End, Generation, Initiator, Protocol, Reason, Renewal, Signal,
+    Time,
 };
 use steadfast_wire::streamer::{self as wire, gateway_message, streamer_message::Payload};
 
 pub use self::{
-    command::{Authorization, Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
+    command::{Command, Event, Refusal, Start, SubscribeOptions, SubscriptionId},
     config::{Config, SessionSecret},
     counters::Counters,
     credit::Limits,
@@ -60,7 +60,6 @@ use self::{
     plain::PlainStream,
     profile::ProfileStream,
     received::{Content, Delivery, Kind, Response},
-    renewal::Renewal,
     subscriptions::Subscriptions,
     violation::Violation,
 };

@@ -34,7 +34,7 @@ use std::{
 
 use steadfast::{
     CallCredentials, CommandError, ConnectError, Link, Outage, Renewer, dial::Servers, grpc,
-    session::Status, transport::Connection,
+    session::Authorization, session::Status, transport::Connection,
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -48,7 +48,7 @@ pub use self::{
 };
 use steadfast_streamer_core::{
     Direction, Position, Window,
-    client::{Authorization, Command, Core, SubscribeOptions},
+    client::{Command, Core, SubscribeOptions},
     filter::{FieldPath, Filter},
 };
 

@@ -456,6 +456,7 @@ fn listener_options(options: &ServerOptions) -> ListenerOptions {
 fn http2_options(options: &ServerOptions) -> http2::Options {
     http2::Options {
         stream_window: STREAM_WINDOW,
+        short_frames: false,
         connection_window: CONNECTION_WINDOW,
         max_calls: MAX_CALLS,
         idle_timeout: options.idle_timeout,

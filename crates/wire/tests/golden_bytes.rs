@@ -251,6 +251,7 @@ fn fodc_profile_field_follows_the_fields_of_the_original() {
         profile: Some(fodc::AgentProfile {
             version: 1,
             instance: "i".to_owned(),
+            ..fodc::AgentProfile::default()
         }),
         ..registration(None)
     };

@@ -32,7 +32,7 @@ const MAY_USE: [(&str, &str); 19] = [
     ("fodc-model", "wire exposition"),
     (
         "fodc-agent",
-        "session steadfast wire net exposition recorder fodc-model files",
+        "session steadfast wire net access exposition recorder fodc-model files",
     ),
     (
         "fodc-proxy",

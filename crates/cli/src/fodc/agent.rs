@@ -28,6 +28,7 @@ use super::unused_flags::UnusedFlags;
 use crate::{
     child_process::{READY, parent_gone},
     clients::{ServerAddress, TlsArgs},
+    config::policy_file,
     credentials::CredentialArgs,
     listen::{self, ListenTlsArgs},
     output::{self, FAINT, styled},
@@ -98,6 +99,10 @@ pub(crate) struct Args {
     /// Interval of syncs to disk; a power failure loses at most this [default: 5s]
     #[arg(long, env, hide_short_help = true)]
     sync_every: Option<Given<Duration>>,
+    /// Policy file: who may read the pages of that address, and who may diagnose; read again when it changes
+    /// [default: everybody may]
+    #[arg(long, env, value_name = "FILE")]
+    access: Option<Given<String>>,
     #[command(flatten)]
     listener: ListenTlsArgs,
     // The last ones, because the heading of a group also holds for what follows it.
@@ -318,6 +323,7 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
         config.listen = Some(listen);
     }
     config.security = args.listener.security(settings);
+    config.access = policy_file(args.access, settings);
     let mut node = args.node;
     config.node = node.services(settings);
     config.uplink = node.uplink(containers, settings);

@@ -54,6 +54,10 @@ pub(crate) struct Args {
     /// Open connections of agents at one address, or in one /64 network of IPv6 [default: 2048]
     #[arg(long, env, hide_short_help = true)]
     max_client_connections: Option<Given<usize>>,
+    /// Open calls of the agents of one principal at most, with a policy; an agent has seven [default: 16 for each
+    /// of --max-agents]
+    #[arg(long, env, hide_short_help = true)]
+    max_principal_calls: Option<Given<usize>>,
     /// Policy file: the agents that may register, and who may read and diagnose; read again when it changes
     /// [default: everybody may do everything]
     #[arg(long, env, value_name = "FILE")]
@@ -150,6 +154,7 @@ pub(super) fn config(args: Args, settings: &mut Settings) -> Config {
         &mut config.max_client_connections,
         args.max_client_connections,
     );
+    config.max_principal_calls = settings.get(args.max_principal_calls);
     settings.set(&mut config.reflection, args.reflection);
     config.access = policy_file(args.access, settings);
     config.security = args.listeners.security(settings);

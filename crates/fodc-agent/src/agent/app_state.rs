@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use steadfast_net::{Refusals, Tls};
+use steadfast_net::{
+    Refusals, Tls,
+    access::{AccessControl, PageRights, PrincipalLimits},
+};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -18,6 +21,9 @@ use crate::{
     sources::{crash::CrashSources, pressure::PressureCounters},
     uplink::Uplink,
 };
+
+/// The number of open connections.
+pub(super) const MAX_CONNECTIONS: usize = 128;
 
 /// Pages of metrics that are built at once; further requests wait.
 const PAGES: usize = 2;
@@ -40,6 +46,8 @@ pub(super) struct AppState {
     pub(super) read: ReadLimits,
     /// What the listener has refused.
     pub(super) refused: Refusals,
+    /// The rights of those who read pages.
+    pub(super) rights: PageRights,
     /// The bytes of a response to a remote read.
     pub(super) read_bytes: usize,
     pub(super) scrape_timeout: Duration,
@@ -61,7 +69,14 @@ impl AppState {
         status: Arc<AgentStatus>,
         uplink: Option<Uplink>,
         pressure: Option<Arc<PressureCounters>>,
+        access: AccessControl,
     ) -> Self {
+        let refused = Refusals::default();
+        let limits = PrincipalLimits {
+            // As one address: its connections have one request each.
+            calls: MAX_CONNECTIONS / 2,
+            ..PrincipalLimits::default()
+        };
         let labels = config.endpoints.iter().map(Endpoint::labels).cloned();
         Self {
             record,
@@ -73,7 +88,8 @@ impl AppState {
             views,
             labels: labels.collect(),
             read: config.read,
-            refused: Refusals::default(),
+            rights: PageRights::new(access, limits, refused.clone()),
+            refused,
             read_bytes: config.read_bytes(),
             scrape_timeout: config.scrape_limits().timeout,
             interval: config.interval,

@@ -61,6 +61,9 @@ pub struct Config {
     /// TLS of that listener, or the permission to do without where other machines can connect. Default
     /// plaintext on loopback addresses only.
     pub security: Security,
+    /// The policy file: who may read the pages, and who may diagnose. It is read again when it changes. Default
+    /// none: everybody may.
+    pub access: Option<PathBuf>,
     /// The limits on remote reads.
     pub read: ReadLimits,
     /// The proxy and the identity of the agent; `None` runs without a proxy.
@@ -234,6 +237,7 @@ impl Config {
             sync_every: Duration::from_secs(5),
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_090))),
             security: Security::default(),
+            access: None,
             read: ReadLimits::default(),
             uplink: None,
             node: NodeConfig::default(),

@@ -5,6 +5,7 @@ mod exposition;
 mod metrics;
 mod negotiation;
 mod own;
+mod rights;
 mod uplink;
 
 use std::{
@@ -15,13 +16,14 @@ use std::{
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
-    extract::State,
+    extract::{Extension, State},
     http::{HeaderMap, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use flate2::{Compression, write::GzEncoder};
-use steadfast_net::accepts_gzip;
+use steadfast_net::{accepts_gzip, access::MayRead};
 use tokio::{
     task::spawn_blocking,
     time::{Duration, timeout},
@@ -29,9 +31,6 @@ use tokio::{
 
 use self::negotiation::Names;
 use super::{app_state::AppState, remote_read};
-
-/// The number of open connections.
-pub(super) const MAX_CONNECTIONS: usize = 128;
 
 /// The time limit for a page of metrics.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +51,8 @@ const INDEX: &str = "\
 ";
 
 pub(super) fn router(state: AppState) -> Router {
+    let state = Arc::new(state);
+    let guard = middleware::from_fn_with_state(Arc::clone(&state), rights::require);
     Router::new()
         .route("/", get(|| async { INDEX }))
         .route("/metrics", get(metrics_page))
@@ -60,7 +61,8 @@ pub(super) fn router(state: AppState) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/api/v1/read", post(read))
-        .with_state(Arc::new(state))
+        .with_state(state)
+        .layer(guard)
 }
 
 async fn metrics_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
@@ -110,11 +112,15 @@ async fn livez(State(state): State<Arc<AppState>>) -> Response {
     "alive\n".into_response()
 }
 
-async fn readyz(State(state): State<Arc<AppState>>) -> Response {
+async fn readyz(
+    State(state): State<Arc<AppState>>,
+    Extension(MayRead(shows)): Extension<MayRead>,
+) -> Response {
     if let Some(reason) = state.status.snapshot().unready() {
-        return busy(&reason);
+        return busy(if shows { &reason } else { "not ready" });
     }
-    let problem = state.uplink.as_ref().map(uplink::problem);
+    let uplink = state.uplink.as_ref().filter(|_| shows);
+    let problem = uplink.map(uplink::problem);
     format!("ready\n{}", problem.unwrap_or_default()).into_response()
 }
 

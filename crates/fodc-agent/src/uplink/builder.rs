@@ -7,13 +7,15 @@ use std::{
 };
 
 use steadfast::{
-    CallCredentials, Link, LinkOptions,
+    CallCredentials, Link, LinkOptions, RenewalRequests,
     dial::{InvalidAddress, Servers},
     grpc::{Grpc, Options},
     transport::{Call, Connection, Transport},
 };
 use steadfast_fodc_model::identity::{Identity, IdentityFaults};
-use steadfast_session::{CheckedConfig, Config, ConfigFaults, Liveness, Ready, Recovery};
+use steadfast_session::{
+    Authorization, CheckedConfig, Config, ConfigFaults, Liveness, Ready, Recovery,
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -307,19 +309,26 @@ impl Builder {
         // Lets a proxy with the profile tell a restarted agent from one that reconnects.
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let credentials = self.link.call_credentials().clone();
+        let (renewals, renewer) = RenewalRequests::new();
+        let sink = RegistrationSink {
+            registered: Arc::clone(&registered),
+            counters: Arc::clone(&counters),
+            refusals: Arc::clone(&refusals),
+            renewals,
+        };
         let link = self
             .link
             .configure(|config| config.clone_from(registration.settings()))
             .default_name("fodc registration")
             .default_retry_policy({
-                let (refusals, registered) = (Arc::clone(&refusals), Arc::clone(&registered));
+                let registered = Arc::clone(&registered);
                 move |end| refusals.advice(end, registered.borrow().is_some())
             })
             .spawn(
                 Call::new(METHOD),
                 transport,
                 Registration::new(identity.borrow().clone(), instance),
-                registration_sink(Arc::clone(&registered), Arc::clone(&counters), refusals),
+                move |event| sink.on_event(event),
             )
             .expect("the settings were checked");
 
@@ -367,6 +376,15 @@ impl Builder {
             _cancel_on_drop: cancel.clone().drop_guard(),
         });
         // A strong reference would keep the uplink alive after its last handle is dropped.
+        let uplink = Arc::downgrade(&inner);
+        let authenticating = renewer.run(credentials, move |authorization| {
+            if let Some(uplink) = uplink.upgrade() {
+                let command = Command::Authenticate(Authorization(authorization));
+                // A queue that is full, or a link that is closed: they are asked for again.
+                uplink.link.command(command).ok();
+            }
+        });
+        tasks.spawn(authenticating);
         let following = follow_identity(requested, identity, Arc::downgrade(&inner));
         tasks.spawn(cancel.run_until_cancelled_owned(following));
         tasks.close();
@@ -423,22 +441,34 @@ impl<C: Connection> SourceSpawner<'_, C> {
 }
 
 /// Publishes the registration and counts its events.
-fn registration_sink(
+struct RegistrationSink {
     registered: Arc<watch::Sender<Option<Registered>>>,
     counters: Arc<AtomicCounters>,
     refusals: Arc<Refusals>,
-) -> impl FnMut(Event) + Send + 'static {
-    move |event| match event {
-        Event::Registered(registration) => {
-            refusals.reset();
-            counters.registrations.increment();
-            registered.send_replace(Some(registration));
-        }
-        Event::Refused => counters.refused.increment(),
-        Event::HeartbeatSent => counters.heartbeats.increment(),
-        Event::Down => {
-            // Nobody is woken by a stream that ended before it was accepted.
-            registered.send_if_modified(|registered| registered.take().is_some());
+    renewals: RenewalRequests,
+}
+
+impl RegistrationSink {
+    fn on_event(&self, event: Event) {
+        let Self {
+            registered,
+            counters,
+            ..
+        } = self;
+        match event {
+            Event::Registered(registration) => {
+                self.refusals.reset();
+                counters.registrations.increment();
+                registered.send_replace(Some(registration));
+            }
+            Event::Refused => counters.refused.increment(),
+            Event::HeartbeatSent => counters.heartbeats.increment(),
+            Event::CredentialsDue => self.renewals.request(),
+            Event::Renewed => counters.renewals.increment(),
+            Event::Down => {
+                // Nobody is woken by a stream that ended before it was accepted.
+                registered.send_if_modified(|registered| registered.take().is_some());
+            }
         }
     }
 }

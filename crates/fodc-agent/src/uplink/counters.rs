@@ -60,6 +60,8 @@ counters! {
     refused,
     /// Heartbeats sent.
     heartbeats,
+    /// Newer credentials that the proxy accepted on an open registration.
+    renewals,
     /// Metrics streams opened.
     metrics_streams,
     /// Registrations whose proxy does not implement the metrics stream.

@@ -14,7 +14,7 @@ use super::{
     query_responder::{QueryResponder, Responding},
     query_stream,
     registration::Registered,
-    supervisor::{EndLog, OpenStream, RESOURCE_EXHAUSTED, StreamCall, StreamOpener, UNIMPLEMENTED},
+    supervisor::{EndLog, OpenStream, StreamCall, StreamOpener, UNIMPLEMENTED, is_too_long},
 };
 
 /// Queries that may wait; beyond that the stream is not read.
@@ -79,14 +79,11 @@ impl<C: transport::Connection> StreamOpener<C> for MetricsStream {
 /// Reacts to the end of a stream: counts a proxy without the stream, and lowers the limit after a
 /// message that was too large.
 fn on_ended(end: &End, message_limit: &MessageLimit, counters: &AtomicCounters) {
-    let Reason::Status { code, .. } = end.reason else {
-        return;
-    };
-    if code == UNIMPLEMENTED {
+    if matches!(end.reason, Reason::Status { code, .. } if code == UNIMPLEMENTED) {
         counters.switched_off.increment();
         warn!("proxy does not implement the metrics stream; off until the next registration");
     }
-    if code == RESOURCE_EXHAUSTED {
+    if is_too_long(&end.reason) {
         let bytes = message_limit.halve();
         warn!(%end, bytes, "proxy rejected a response as too large; limiting messages");
     }

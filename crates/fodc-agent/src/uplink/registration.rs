@@ -1,10 +1,12 @@
 //! The protocol of the registration stream: the identity of the agent, once and then as heartbeats.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use steadfast::{InvalidMetadata, Metadata};
 use steadfast_fodc_model::identity::Identity;
-use steadfast_session::{Context, End, Generation, Initiator, Protocol, Reason, Signal, Time};
+use steadfast_session::{
+    Authorization, Context, End, Generation, Initiator, Protocol, Reason, Renewal, Signal, Time,
+};
 use steadfast_wire::fodc::{
     AgentProfile, ProxyProfile, RegisterAgentRequest, RegisterAgentResponse,
 };
@@ -18,6 +20,9 @@ pub(super) const AGENT_ID: &str = "agent_id";
 /// The same for relays that drop names with an underscore, as nginx does by default.
 const AGENT_ID_DASHED: &str = "agent-id";
 
+/// The metadata that makes a stream a part of its registration.
+const AGENT_KEY: &str = "agent-key";
+
 /// An accepted registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,7 +35,12 @@ pub struct Registered {
     pub heartbeat_interval: Option<Duration>,
     /// The extensions that the proxy supports; `None` for a plain proxy.
     pub profile: Option<ProxyProfile>,
+    pub(crate) stream_key: StreamKey,
 }
+
+/// The secret of a registration that its other streams show; empty without one. No output shows it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct StreamKey(String);
 
 impl Registered {
     /// Returns the longest message that the proxy announced.
@@ -38,6 +48,23 @@ impl Registered {
         let profile = self.profile.as_ref()?;
         let bytes = usize::try_from(profile.max_message_bytes).ok()?;
         (bytes > 0).then_some(bytes)
+    }
+
+    /// Returns the metadata of its other streams.
+    pub(crate) fn metadata(&self) -> Result<Metadata, InvalidMetadata> {
+        let metadata = Metadata::new()
+            .with(AGENT_ID, &self.agent_id)?
+            .with(AGENT_ID_DASHED, &self.agent_id)?;
+        match &self.stream_key {
+            StreamKey(key) if key.is_empty() => Ok(metadata),
+            StreamKey(key) => metadata.with(AGENT_KEY, key),
+        }
+    }
+}
+
+impl fmt::Debug for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamKey({} bytes)", self.0.len())
     }
 }
 
@@ -50,6 +77,10 @@ pub(crate) enum Event {
     Refused,
     /// A heartbeat was sent.
     HeartbeatSent,
+    /// Newer credentials are wanted: those of the stream expire.
+    CredentialsDue,
+    /// The proxy accepted newer credentials.
+    Renewed,
     /// The stream has ended.
     Down,
 }
@@ -59,6 +90,8 @@ pub(crate) enum Event {
 pub(crate) enum Command {
     /// Replaces the identity of the agent.
     SetIdentity(Arc<Identity>),
+    /// Newer credentials for the stream, after [`Event::CredentialsDue`].
+    Authenticate(Authorization),
 }
 
 /// The protocol of the registration stream.
@@ -78,6 +111,8 @@ pub(crate) struct Registration {
     identity: Arc<Identity>,
     instance: String,
     state: State,
+    /// The renewal of the credentials of the registration.
+    renewal: Renewal,
 }
 
 #[derive(Debug)]
@@ -99,6 +134,7 @@ impl Registration {
             identity,
             instance,
             state: State::Idle,
+            renewal: Renewal::default(),
         }
     }
 
@@ -114,12 +150,14 @@ impl Registration {
             profile: Some(AgentProfile {
                 version: PROFILE,
                 instance: self.instance.clone(),
+                authorization: String::new(),
             }),
         }
     }
 
     fn on_response(
         &mut self,
+        now: Time,
         generation: Generation,
         response: RegisterAgentResponse,
         cx: &mut Context<RegisterAgentRequest, Event>,
@@ -133,24 +171,32 @@ impl Registration {
             };
             return refuse(reason, cx);
         }
-        if let Err(error) = agent_metadata(&response.agent_id) {
+        // 0 means that the proxy sets no interval; it also sends less than a second as 0.
+        let interval = u64::try_from(response.heartbeat_interval_seconds).unwrap_or(0);
+        let heartbeat_interval = (interval > 0).then(|| Duration::from_secs(interval));
+        // A later version is expected to include this one.
+        let profile = response.profile;
+        let mut profile = profile.filter(|profile| profile.version >= PROFILE);
+        let key = profile
+            .as_mut()
+            .map(|it| std::mem::take(&mut it.stream_key));
+        let registered = Registered {
+            agent_id: response.agent_id,
+            generation,
+            heartbeat_interval,
+            profile,
+            stream_key: StreamKey(key.unwrap_or_default()),
+        };
+        if let Err(error) = registered.metadata() {
             return refuse(
                 format!("registered, but the agent id cannot be sent: {error}"),
                 cx,
             );
         }
-        // 0 means that the proxy sets no interval; it also sends less than a second as 0.
-        let interval = u64::try_from(response.heartbeat_interval_seconds).unwrap_or(0);
-        let heartbeat_interval = (interval > 0).then(|| Duration::from_secs(interval));
-        self.state = State::Registered(Registered {
-            agent_id: response.agent_id,
-            generation,
-            heartbeat_interval,
-            // A later version is expected to include this one.
-            profile: response
-                .profile
-                .filter(|profile| profile.version >= PROFILE),
-        });
+        let expires = registered.profile.as_ref().and_then(|it| it.expires_in_ms);
+        let stream = (&*self.instance, generation.0);
+        self.renewal = Renewal::start(now, expires.unwrap_or(0), stream);
+        self.state = State::Registered(registered);
         // The session is live from here on, not from the response headers: a proxy that accepts the
         // stream and refuses the agent must meet a growing backoff.
         cx.signal(Signal::Greeted);
@@ -161,6 +207,7 @@ impl Registration {
 
     fn on_gone(&mut self, cx: &mut Context<RegisterAgentRequest, Event>) {
         self.state = State::Idle;
+        self.renewal = Renewal::default();
         cx.emit(Event::Down);
     }
 }
@@ -192,24 +239,42 @@ impl Protocol for Registration {
 
     fn on_message(
         &mut self,
-        _now: Time,
+        now: Time,
         response: RegisterAgentResponse,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
         match self.state {
-            State::Requested(generation) => self.on_response(generation, response, cx),
-            // No known proxy responds to a heartbeat, and such a response carries nothing new.
-            State::Registered(_) | State::Dialling(_) | State::Idle => {}
+            State::Requested(generation) => self.on_response(now, generation, response, cx),
+            State::Registered(_) => {
+                // The response to newer credentials; those to heartbeats carry nothing new.
+                if let Some(expires) = response.profile.and_then(|it| it.expires_in_ms) {
+                    self.renewal.on_authenticated(now, expires);
+                    cx.emit(Event::Renewed);
+                }
+            }
+            State::Dialling(_) | State::Idle => {}
         }
     }
 
     fn on_command(
         &mut self,
-        _now: Time,
+        now: Time,
         command: Command,
         cx: &mut Context<RegisterAgentRequest, Event>,
     ) {
-        let Command::SetIdentity(identity) = command;
+        let identity = match command {
+            Command::SetIdentity(identity) => identity,
+            Command::Authenticate(Authorization(authorization)) => {
+                // Those that come after their stream has ended are asked for again by the next one.
+                if cx.is_open() && self.renewal.may_send(now) {
+                    let mut heartbeat = self.request();
+                    let profile = heartbeat.profile.get_or_insert_default();
+                    profile.authorization = authorization;
+                    cx.send(heartbeat);
+                }
+                return;
+            }
+        };
         if self.identity == identity {
             return;
         }
@@ -242,6 +307,16 @@ impl Protocol for Registration {
         }
     }
 
+    fn deadline(&self) -> Option<Time> {
+        self.renewal.deadline()
+    }
+
+    fn on_timer(&mut self, now: Time, cx: &mut Context<RegisterAgentRequest, Event>) {
+        if self.renewal.on_timer(now) {
+            cx.emit(Event::CredentialsDue);
+        }
+    }
+
     fn on_down(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
         self.on_gone(cx);
     }
@@ -249,13 +324,6 @@ impl Protocol for Registration {
     fn on_stop(&mut self, _now: Time, _end: &End, cx: &mut Context<RegisterAgentRequest, Event>) {
         self.on_gone(cx);
     }
-}
-
-/// Returns the metadata that names the agent to the proxy.
-pub(crate) fn agent_metadata(agent_id: &str) -> Result<Metadata, InvalidMetadata> {
-    Metadata::new()
-        .with(AGENT_ID, agent_id)?
-        .with(AGENT_ID_DASHED, agent_id)
 }
 
 /// Ends the stream: the registration of this peer is of no use.

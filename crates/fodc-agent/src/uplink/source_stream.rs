@@ -20,8 +20,8 @@ use super::{
     registration::Registered,
     source::{Responses, Source, SourceKind},
     supervisor::{
-        EndLog, OpenStream, RESOURCE_EXHAUSTED, StreamCall, StreamLink, StreamOpener, StreamStatus,
-        UNIMPLEMENTED,
+        EndLog, OpenStream, StreamCall, StreamLink, StreamOpener, StreamStatus, UNIMPLEMENTED,
+        is_too_long,
     },
 };
 
@@ -251,23 +251,14 @@ impl<K: SourceKind, C: Connection> SourceResponder<K, C> {
 /// Reacts to the end of a stream: switches it off quietly for a proxy that does not have it, and lowers
 /// the limit after a message that was too long.
 fn on_ended(end: &End, log: &mut EndLog, counters: &SourceCounters, limit: &MessageLimit) {
-    match end.reason {
-        Reason::Status {
-            code: UNIMPLEMENTED,
-            ..
-        } => {
-            // Every release lacks some of the streams, so this is nothing to warn of.
-            debug!(%end, "proxy does not implement the stream; off until the next registration");
-            counters.unimplemented.increment();
-            return;
-        }
-        Reason::Status {
-            code: RESOURCE_EXHAUSTED,
-            ..
-        } => {
-            limit.halve();
-        }
-        _ => {}
+    if matches!(end.reason, Reason::Status { code, .. } if code == UNIMPLEMENTED) {
+        // Every release lacks some of the streams, so this is nothing to warn of.
+        debug!(%end, "proxy does not implement the stream; off until the next registration");
+        counters.unimplemented.increment();
+        return;
+    }
+    if is_too_long(&end.reason) {
+        limit.halve();
     }
     log.log(end);
 }

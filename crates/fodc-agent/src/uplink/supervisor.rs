@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::{
     query_stream::{Event, QueryProtocol},
-    registration::{Registered, agent_metadata},
+    registration::Registered,
 };
 
 /// The path of the service.
@@ -24,9 +24,6 @@ const SERVICE: &str = "/banyandb.fodc.v1.FODCService/";
 
 /// The time after which the same end of the stream is logged again.
 const SAME_END_LOGGED_EVERY: Duration = Duration::from_secs(300);
-
-/// gRPC's code for a message that is too large for the peer.
-pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// gRPC's code for a method that the peer does not know.
 pub(crate) const UNIMPLEMENTED: i32 = 12;
@@ -134,7 +131,8 @@ impl StreamCall<'_> {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut call = transport::Call::new(format!("{SERVICE}{}", self.method));
-        call.metadata = agent_metadata(&registered.agent_id)
+        call.metadata = registered
+            .metadata()
             .expect("an id that cannot be sent is refused at the registration");
         let link = LinkOptions::from(self.config.settings().clone())
             .name(self.name)
@@ -181,13 +179,7 @@ fn advice(end: &End) -> Option<Advice> {
             _,
         ) => Some(Advice::Stop),
         // The next response is smaller, so waiting would gain nothing.
-        (
-            Reason::Status {
-                code: RESOURCE_EXHAUSTED,
-                ..
-            },
-            Advice::Wait(None),
-        ) => Some(Advice::Retry),
+        (reason, Advice::Wait(None)) if is_too_long(reason) => Some(Advice::Retry),
         (Reason::Status { .. } | Reason::Protocol(_), Advice::Stop | Advice::Refresh) => {
             Some(Advice::Wait(None))
         }
@@ -195,6 +187,28 @@ fn advice(end: &End) -> Option<Advice> {
             _,
             Advice::Stop | Advice::Refresh | Advice::Retry | Advice::NextServer | Advice::Wait(_),
         ) => None,
+    }
+}
+
+/// Returns true if the peer has refused a message because of its length.
+///
+/// gRPC has one code for all limits, so that the text decides: a refusal because of a rate, a number of calls or
+/// the memory of the peer says nothing about the length of a message.
+pub(crate) fn is_too_long(reason: &Reason) -> bool {
+    const RESOURCE_EXHAUSTED: i32 = 8;
+    const TEXTS: [&str; 3] = [
+        // grpc-go, grpc-core and our proxy; the originals are of the first.
+        "larger than max",
+        // grpc-java.
+        "exceeds maximum size",
+        // grpc-dotnet.
+        "exceeds the maximum configured message size",
+    ];
+    match reason {
+        Reason::Status { code, message } => {
+            *code == RESOURCE_EXHAUSTED && TEXTS.iter().any(|text| message.contains(text))
+        }
+        _ => false,
     }
 }
 

@@ -131,6 +131,29 @@ async fn rejected_response_halves_the_next_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refusal_of_another_limit_shortens_no_message() {
+    let (sender, mut lengths) = mpsc::unbounded_channel();
+    let proxy = Scripted::registering(move |mut peer| {
+        let sender = sender.clone();
+        async move {
+            peer.send(&window(0, None));
+            let response: StreamMetricsRequest = peer.receive().await.unwrap();
+            sender.send(prost::Message::encoded_len(&response)).ok();
+            peer.end(status(8, "you make more calls than one principal may"));
+        }
+    });
+    let record = Regular {
+        padding: 100,
+        ..Regular::of(500)
+    };
+    let uplink = agent("", record).build_on(proxy.clone()).unwrap();
+    uplink.start();
+    let first = someday("a response", lengths.recv()).await.unwrap();
+    let second = someday("a response", lengths.recv()).await.unwrap();
+    assert!(first > 2 << 20 && second >= first, "{first} {second}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn version_is_probed_once_when_needed() {
     // What becomes of a stream that only the newest version has, and how many responses are whole.
     let newest = Some(status(16, "agent ID not found"));

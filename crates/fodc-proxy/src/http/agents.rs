@@ -126,7 +126,7 @@ fn self_metrics_text(state: &State) -> String {
         write_metric(&mut text, name, help, "counter", value);
     }
     write_stream_counters(&mut text, &state.counters);
-    write_rights(&mut text, &state.counters);
+    write_rights(&mut text, state);
     write_refusals(&mut text, state);
     write_tls(&mut text, state);
     text
@@ -173,7 +173,8 @@ fn write_stream_counters(text: &mut String, counters: &Counters) {
     }
 }
 
-fn write_rights(text: &mut String, counters: &Counters) {
+fn write_rights(text: &mut String, state: &State) {
+    let counters = &state.counters;
     let name = "steadfast_proxy_registrations_refused_total";
     write_head(text, name, "Registrations refused.");
     for (reason, count) in counters.refused.all() {
@@ -186,10 +187,8 @@ fn write_rights(text: &mut String, counters: &Counters) {
         name,
         "Streams of agents and requests of readers that the policy refused or ended.",
     );
-    let (agents, readers) = (&counters.refused_agents, &counters.refused_readers);
-    for (listener, refused) in [("agents", agents), ("http", readers)] {
-        write_reasons(text, name, listener, refused.all());
-    }
+    write_reasons(text, name, "agents", counters.refused_agents.all());
+    write_reasons(text, name, "http", state.pages.denials());
 }
 
 fn write_head(text: &mut String, name: &str, help: &str) {

@@ -31,9 +31,19 @@ fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
         profile: Some(AgentProfile {
             version: 1,
             instance: instance.to_owned(),
+            ..AgentProfile::default()
         }),
         ..pod(name, "ROLE_DATA")
     }
+}
+
+fn try_register(
+    registry: &mut Registry,
+    seconds: u64,
+    name: &str,
+    request: &RegisterAgentRequest,
+) -> Result<Displaced, Refusal> {
+    registry.register(at(seconds), id(name), Identity::of(request))
 }
 
 fn register(
@@ -42,7 +52,7 @@ fn register(
     name: &str,
     request: &RegisterAgentRequest,
 ) -> Displaced {
-    registry.register(at(seconds), id(name), request).unwrap()
+    try_register(registry, seconds, name, request).unwrap()
 }
 
 /// Sends a heartbeat of agent `a`.
@@ -88,7 +98,7 @@ fn registration_needs_a_role_and_a_pod_or_address() {
         }),
         ..RegisterAgentRequest::default()
     };
-    let mut refused = |request| registry.register(at(0), id("x"), &request).unwrap_err();
+    let mut refused = |request| try_register(&mut registry, 0, "x", &request).unwrap_err();
     assert_eq!(refused(pod("db-0", "")), Refusal::NoRole);
     assert_eq!(refused(pod("", "ROLE_DATA")), Refusal::NoName);
     assert_eq!(refused(address("", 17_912)), Refusal::NoName);
@@ -148,7 +158,7 @@ fn offline_agents_do_not_count_and_stay_bounded() {
     let mut registry = registry(2);
     register(&mut registry, 0, "a", &pod("db-0", "r"));
     register(&mut registry, 0, "b", &pod("db-1", "r"));
-    let full = registry.register(at(1), id("c"), &pod("db-2", "r"));
+    let full = try_register(&mut registry, 1, "c", &pod("db-2", "r"));
     assert_eq!(full, Err(Refusal::Full(2)));
     registry.leave(at(1), &id("a"));
     assert_eq!(is_online(&registry, at(1), "a"), Some(false));
@@ -157,7 +167,7 @@ fn offline_agents_do_not_count_and_stay_bounded() {
     registry.leave(at(2), &id("b"));
     register(&mut registry, 2, "d", &pod("db-3", "r"));
     registry.leave(at(3), &id("c"));
-    let made_room = registry.register(at(3), id("e"), &pod("db-4", "r"));
+    let made_room = try_register(&mut registry, 3, "e", &pod("db-4", "r"));
     let oldest = Displaced {
         forgotten: Some(id("a")),
         ..Displaced::default()
@@ -175,15 +185,14 @@ fn each_agent_is_known_once_after_all_reconnect() {
     let mut registry = registry(3);
     for number in 0..3 {
         let name = format!("db-{number}");
-        registry
-            .register(at(0), id(&format!("old-{number}")), &pod(&name, "r"))
-            .unwrap();
-        registry.leave(at(1), &id(&format!("old-{number}")));
+        let old = format!("old-{number}");
+        register(&mut registry, 0, &old, &pod(&name, "r"));
+        registry.leave(at(1), &id(&old));
     }
     for number in 0..3 {
-        let new = id(&format!("new-{number}"));
-        let replaced = registry.register(at(2), new, &pod(&format!("db-{number}"), "r"));
-        assert_eq!(replaced, Ok(replacing(&format!("old-{number}"))));
+        let (new, pod) = (format!("new-{number}"), pod(&format!("db-{number}"), "r"));
+        let replaced = register(&mut registry, 2, &new, &pod);
+        assert_eq!(replaced, replacing(&format!("old-{number}")));
     }
     assert_eq!(registry.agents().count(), 3);
 }
@@ -198,7 +207,7 @@ fn registration_replaces_an_overdue_or_gone_one_but_no_live_one() {
     let live = registry.heartbeat(at(31), &id("b"), &pod("db-0", "r"));
     live.unwrap();
     assert_eq!(registry.duplicates(at(31)), [], "one of them is overdue");
-    let replaced = registry.register(at(31), id("c"), &pod("db-0", "r"));
+    let replaced = try_register(&mut registry, 31, "c", &pod("db-0", "r"));
     assert_eq!(replaced, Ok(replacing("a")));
     registry.leave(at(32), &id("b"));
     let displaced = register(&mut registry, 32, "d", &pod("db-0", "other"));
@@ -219,15 +228,15 @@ fn registration_of_the_same_process_replaces_its_own_at_once() {
 fn returning_agent_takes_no_second_slot() {
     let mut registry = registry(1);
     register(&mut registry, 0, "a", &pod("db-0", "r"));
-    let other = registry.register(at(1), id("b"), &pod("db-1", "r"));
+    let other = try_register(&mut registry, 1, "b", &pod("db-1", "r"));
     assert_eq!(other, Err(Refusal::Full(1)));
     let displaced = register(&mut registry, 1, "b", &pod("db-0", UNRESOLVED));
     assert_eq!(displaced, Displaced::default());
     assert_eq!(registry.duplicates(at(1)), [id("a"), id("b")]);
-    let other_role = registry.register(at(1), id("c"), &pod("db-0", "s"));
+    let other_role = try_register(&mut registry, 1, "c", &pod("db-0", "s"));
     assert_eq!(other_role, Err(Refusal::Full(1)));
     // However often it comes back, no more than twice as many are known.
-    let again = registry.register(at(2), id("c"), &pod("db-0", "r"));
+    let again = try_register(&mut registry, 2, "c", &pod("db-0", "r"));
     assert_eq!(again.map(|gone| gone.forgotten), Ok(Some(id("a"))));
     assert_eq!(registry.agents().count(), 2);
 }
@@ -320,6 +329,7 @@ proptest! {
                     request.profile = instance.map(|instance| AgentProfile {
                         version: 1,
                         instance: instance.to_string(),
+                        ..AgentProfile::default()
                     });
                     let new = id(&format!("{number:04}"));
                     let online = model.online(now);
@@ -332,7 +342,7 @@ proptest! {
                     let live = left.iter().filter(|agent| online.contains(&agent.0));
                     let others: BTreeSet<u8> = live.map(|agent| agent.1).collect();
                     let others = others.into_iter().filter(|other| *other != name).count();
-                    let registered = registry.register(at(now), new.clone(), &request);
+                    let registered = try_register(&mut registry, now, new.as_str(), &request);
                     prop_assert_eq!(registered.is_ok(), others < 4);
                     if let Ok(gone) = registered {
                         let gone = |id: &AgentId| {

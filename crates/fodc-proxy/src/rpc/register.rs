@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
-use steadfast_net::access::KnownPeer;
 use steadfast_wire::fodc::{ProxyProfile, RegisterAgentRequest, RegisterAgentResponse};
 use tokio::time::timeout;
 use tonic::Status;
@@ -11,7 +10,8 @@ use tonic::Status;
 use super::Call;
 use crate::{
     config::Config,
-    registry::{AgentId, NOT_THIS_NODE, Refusal},
+    credentials::Credentials,
+    registry::{AgentId, Refusal},
     state::State,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Registrant {
     /// The id that the agent gets.
     pub(super) id: AgentId,
     /// `None` if there is no policy.
-    pub(super) peer: Option<KnownPeer>,
+    pub(super) credentials: Option<Credentials>,
 }
 
 /// Ends the registration with the stream, also when the handler is dropped.
@@ -46,7 +46,8 @@ pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
         Err(status) => return status,
     };
     let has_profile = first.profile.is_some();
-    let end = match call.state.register(&agent.id, &first, agent.peer.as_ref()) {
+    let credentials = agent.credentials.as_ref();
+    let end = match call.state.register(&agent.id, &first, credentials) {
         Ok(end) => end,
         Err(refusal) => {
             // As from the original: a message, and then a status with the same text.
@@ -66,8 +67,12 @@ pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
         state: &state,
         id: &agent.id,
     };
-    call.outbound
-        .send(&welcome(&state.config, &agent.id, has_profile));
+    let mut response = agent.response(&state.config, has_profile);
+    if let (Some(profile), Some(credentials)) = (&mut response.profile, credentials) {
+        profile.expires_in_ms = Some(credentials.expires_in_ms());
+        profile.stream_key = credentials.key();
+    }
+    call.outbound.send(&response);
     loop {
         let message = tokio::select! {
             biased;
@@ -82,33 +87,45 @@ pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
             Ok(None) => return Status::ok(""),
             Err(status) => return status,
         };
-        if !state.permits_heartbeat(&agent.id, &heartbeat, agent.peer.as_ref()) {
-            state.counters.refused_agents.add("forbidden");
-            return Status::permission_denied(NOT_THIS_NODE);
+        // First: newer credentials may be those of what the heartbeat says.
+        let renewed = credentials.map(|it| state.renew(&agent.id, it, &heartbeat));
+        let has_renewed = match renewed.transpose() {
+            Ok(renewed) => renewed.unwrap_or(false),
+            Err(status) => return status,
+        };
+        if !state.permits_heartbeat(&agent.id, &heartbeat, credentials) {
+            return state.forbid();
         }
         if let Err(unknown) = state.heartbeat(&agent.id, &heartbeat) {
             return Status::unknown(unknown.to_string());
         }
         if has_profile {
+            let mut response = agent.response(&state.config, has_profile);
+            if let (Some(profile), true) = (&mut response.profile, has_renewed) {
+                profile.expires_in_ms = credentials.map(Credentials::expires_in_ms);
+            }
             // Relays cut streams on which the proxy sends nothing: nginx does after a minute.
-            call.outbound
-                .send(&welcome(&state.config, &agent.id, has_profile));
+            call.outbound.send(&response);
         }
     }
 }
 
-fn welcome(config: &Config, id: &AgentId, has_profile: bool) -> RegisterAgentResponse {
-    RegisterAgentResponse {
-        success: true,
-        message: "registered".to_owned(),
-        // Less than a second becomes 0, which leaves the interval to the agent.
-        heartbeat_interval_seconds: i64::try_from(config.heartbeat_interval.as_secs())
-            .unwrap_or(i64::MAX),
-        agent_id: id.as_str().to_owned(),
-        profile: has_profile.then_some(ProxyProfile {
-            version: 1,
-            max_message_bytes: config.max_message_bytes as u64,
-        }),
+impl Registrant {
+    /// Returns the response to a registration or a heartbeat.
+    fn response(&self, config: &Config, has_profile: bool) -> RegisterAgentResponse {
+        RegisterAgentResponse {
+            success: true,
+            message: "registered".to_owned(),
+            // Less than a second becomes 0, which leaves the interval to the agent.
+            heartbeat_interval_seconds: i64::try_from(config.heartbeat_interval.as_secs())
+                .unwrap_or(i64::MAX),
+            agent_id: self.id.as_str().to_owned(),
+            profile: has_profile.then(|| ProxyProfile {
+                version: 1,
+                max_message_bytes: config.max_message_bytes as u64,
+                ..ProxyProfile::default()
+            }),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ fn pod(name: &str, instance: &str) -> RegisterAgentRequest {
         profile: (!instance.is_empty()).then(|| AgentProfile {
             version: 1,
             instance: instance.to_owned(),
+            ..AgentProfile::default()
         }),
         ..RegisterAgentRequest::default()
     }

@@ -1,6 +1,8 @@
 //! A proxy with a policy: the nodes that agents may be, and who may read and diagnose.
 
+mod limits;
 mod pages;
+mod renewal;
 
 use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
@@ -156,10 +158,21 @@ impl Guarded {
         }
         Ok(Registered {
             id: response.agent_id,
+            profile: response.profile,
             client,
             heartbeats,
             stream,
         })
+    }
+
+    /// Returns the request that opens a stream of an agent with a token, and what holds it open.
+    fn opening<T: Send + 'static>(
+        &self,
+        token: &str,
+        id: &str,
+    ) -> (Sender<T>, Request<ReceiverStream<T>>) {
+        let (responses, outgoing) = channel(1);
+        (responses, self.authorize(token, with_id(id, outgoing)))
     }
 
     async fn get(&self, path: &str, token: &str) -> http::Response {
@@ -182,6 +195,7 @@ impl Guarded {
 
 struct Registered {
     id: String,
+    profile: Option<steadfast_wire::fodc::ProxyProfile>,
     client: FodcServiceClient<Channel>,
     heartbeats: Sender<RegisterAgentRequest>,
     stream: Streaming<steadfast_wire::fodc::RegisterAgentResponse>,
@@ -197,47 +211,19 @@ fn in_zone(pod_name: &str, role: &str, zone: &str) -> RegisterAgentRequest {
 #[tokio::test]
 async fn token_decides_which_node_an_agent_may_be() {
     let guarded = Guarded::start(&["db-0", "db-1", "zone-a", "reader"]).await;
-    let other_node = "you may not register as this node";
+    let other_node = Some((Code::PermissionDenied, "you may not register as this node"));
     for (token, first, refusal) in [
         ("db-0", pod("db-0", "any"), None),
-        (
-            "db-0",
-            pod("db-1", "any"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
-        (
-            "db-0",
-            pod("DB-0", "any"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
-        (
-            "db-0",
-            agent::seed("db-0", 1, "any"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
+        ("db-0", pod("db-1", "any"), other_node),
+        ("db-0", pod("DB-0", "any"), other_node),
+        ("db-0", agent::seed("db-0", 1, "any"), other_node),
         ("zone-a", in_zone("a-0", "ROLE_DATA", "a"), None),
         ("zone-a", in_zone("a-0", "ROLE_UNSPECIFIED", "a"), None),
-        (
-            "zone-a",
-            in_zone("a-0", "ROLE_LIAISON", "a"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
-        (
-            "zone-a",
-            in_zone("a-0", "ROLE_DATA", "b"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
-        (
-            "zone-a",
-            pod("a-0", "ROLE_DATA"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
+        ("zone-a", in_zone("a-0", "ROLE_LIAISON", "a"), other_node),
+        ("zone-a", in_zone("a-0", "ROLE_DATA", "b"), other_node),
+        ("zone-a", pod("a-0", "ROLE_DATA"), other_node),
         ("", pod("old-0", "any"), None),
-        (
-            "",
-            pod("db-0", "any"),
-            Some((Code::PermissionDenied, other_node)),
-        ),
+        ("", pod("db-0", "any"), other_node),
         (
             "stranger",
             pod("old-0", "any"),
@@ -304,8 +290,7 @@ macro_rules! each_stream {
             stream_pressure_profiles stream_schema_registry)
     };
     (@ $guarded:expr, $token:expr, $id:expr, |$name:ident, $call:ident| $check:block, $($method:ident)*) => {$({
-        let (open, outgoing) = channel(1);
-        let request = $guarded.authorize($token, with_id($id, outgoing));
+        let (open, request) = $guarded.opening($token, $id);
         let mut client = $guarded.client().await;
         let $name = stringify!($method);
         let call = timeout(TIMEOUT, client.$method(request)).await.unwrap();
@@ -339,8 +324,7 @@ async fn every_stream_of_an_agent_needs_its_token() {
     let agents = guarded.get("/agents", "reader").await;
     assert!(agents.body.contains("\"streams\":{}"), "{}", agents.body);
     // Its own token connects them.
-    let (responses, outgoing) = channel(1);
-    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let (responses, request) = guarded.opening("db-0", &agent.id);
     let mut queries = agent
         .client
         .stream_metrics(request)
@@ -450,21 +434,18 @@ async fn token_of_one_node_leaves_places_for_others() {
 async fn withdrawn_rights_end_every_open_stream() {
     let guarded = Guarded::start(&["db-0", "reader"]).await;
     let mut agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
-    let (_metrics, outgoing) = channel(1);
-    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let (_metrics, request) = guarded.opening("db-0", &agent.id);
     let mut metrics = agent
         .client
         .stream_metrics(request)
         .await
         .unwrap()
         .into_inner();
-    let (_topology, outgoing) = channel(1);
-    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
+    let (_topology, request) = guarded.opening("db-0", &agent.id);
     let topology = agent.client.stream_cluster_topology(request).await;
     let mut topology = topology.unwrap().into_inner();
     // A stream of an id that nobody has: it is held, and still ends with its token.
-    let (_unknown, outgoing) = channel(1);
-    let request = guarded.authorize("db-0", with_id("nobody", outgoing));
+    let (_unknown, request) = guarded.opening("db-0", "nobody");
     let mut unknown = agent
         .client
         .stream_metrics(request)

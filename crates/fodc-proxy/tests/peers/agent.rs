@@ -273,6 +273,7 @@ pub(crate) fn ours(name: &str, instance: &str) -> RegisterAgentRequest {
         profile: Some(AgentProfile {
             version: 1,
             instance: instance.to_owned(),
+            ..AgentProfile::default()
         }),
         ..pod(name, "r")
     }

@@ -47,6 +47,9 @@ impl KnownPeer {
 }
 
 impl Denied {
+    /// All words for reasons in metrics.
+    pub(super) const LABELS: [&str; 4] = ["missing", "expired", "invalid", "forbidden"];
+
     /// Returns the word for the reason in metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {

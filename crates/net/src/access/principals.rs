@@ -60,6 +60,11 @@ impl Principals {
     ///
     /// Returns the status of a call that is too many, with the time to return if that is known.
     pub fn admit(&self, peer: &KnownPeer) -> Result<KeyedPermit, Status> {
+        self.try_admit(peer).map_err(Status::from)
+    }
+
+    /// Does the same for any protocol.
+    pub(super) fn try_admit(&self, peer: &KnownPeer) -> Result<KeyedPermit, TooManyCalls> {
         let Counted {
             limits,
             open,
@@ -69,26 +74,44 @@ impl Principals {
         let key = peer.client_key();
         if let Err(wait) = rates.check(&key) {
             refusals.count(Refusal::PrincipalRate);
-            return Err(too_many_calls(wait));
+            return Err(TooManyCalls::Rate(wait));
         }
         open.try_acquire(key).ok_or_else(|| {
             refusals.count(Refusal::PrincipalCalls);
-            let limit = limits.calls;
-            Status::resource_exhausted(format!(
-                "you have {limit} open calls, which is the limit of one principal; end some"
-            ))
+            TooManyCalls::Open(limits.calls)
         })
     }
 }
 
-fn too_many_calls(wait: Duration) -> Status {
-    let text = format!(
-        "you make more calls than one principal may; try again in {} ms",
-        wait.as_millis()
-    );
-    let mut metadata = MetadataMap::new();
-    // As from the listener (gRFC A6).
-    let pushback = MetadataValue::from(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-    metadata.insert("grpc-retry-pushback-ms", pushback);
-    Status::with_metadata(Code::ResourceExhausted, text, metadata)
+/// The refusal of a call that is too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TooManyCalls {
+    /// The principal has as many open ones as it may.
+    #[error("you have {0} open calls, which is the limit of one principal; end some")]
+    Open(usize),
+    /// The next one is accepted after this time.
+    #[error("you make more calls than one principal may; try again in {} ms", .0.as_millis())]
+    Rate(Duration),
+}
+
+impl TooManyCalls {
+    /// Returns the time to return if that is known.
+    pub(super) fn wait(self) -> Option<Duration> {
+        match self {
+            Self::Open(_) => None,
+            Self::Rate(wait) => Some(wait),
+        }
+    }
+}
+
+impl From<TooManyCalls> for Status {
+    fn from(refused: TooManyCalls) -> Self {
+        let mut metadata = MetadataMap::new();
+        if let Some(wait) = refused.wait() {
+            // As from the listener (gRFC A6).
+            let pushback = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(pushback));
+        }
+        Self::with_metadata(Code::ResourceExhausted, refused.to_string(), metadata)
+    }
 }

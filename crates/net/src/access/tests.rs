@@ -198,10 +198,10 @@ async fn calls_of_one_principal_are_limited() {
     let written = Written::new(&entries.concat());
     let (control, _file) = written.load();
     let [alice, same, bob] = [alice, same, bob].map(|token| peer(&control, &token));
-    let number = |n| std::num::NonZeroU32::new(n).unwrap();
+    let number = |n| NonZeroU32::new(n).unwrap();
     let limits = PrincipalLimits {
         calls: 2,
-        rate: crate::RequestRate {
+        rate: RequestRate {
             per_second: number(10),
             burst: number(4),
         },

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use steadfast_session::End;
+use steadfast_session::{Authorization, End};
 
 use super::{Counters, Item};
 use crate::{Place, Position, Window, filter::Filter};
@@ -94,16 +94,6 @@ pub enum Command {
     Authenticate(Authorization),
     /// Requests [`Event::Counters`].
     Report,
-}
-
-/// The value of the header `authorization`. Its `Debug` form does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Authorization(pub String);
-
-impl fmt::Debug for Authorization {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Authorization({} bytes)", self.0.len())
-    }
 }
 
 /// An event of the core, in order.

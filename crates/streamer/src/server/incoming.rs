@@ -1,14 +1,14 @@
 //! The task that receives the messages of one stream.
 
-use std::{
-    num::NonZeroU32,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
-use steadfast_net::{MessageRate, RequestRate, ResponseQueue, access::AccessControl};
+use steadfast_net::{
+    MessageRate, ResponseQueue,
+    access::{AccessControl, CREDENTIALS_RATE},
+};
 use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -23,14 +23,6 @@ use crate::hub::StreamId;
 /// The maximum size of the messages of one stream that the hub has not handled yet, in bytes. A peer
 /// that exceeds it sends faster than anything can be answered.
 const BACKLOG_BYTES: usize = 64 << 20;
-
-/// The messages with newer credentials that one stream may send. Each is verified, and its rights are compared
-/// for every collection of the stream. What a peer sent in the right intervals may arrive together after a
-/// stall.
-const CREDENTIALS: RequestRate = RequestRate {
-    per_second: NonZeroU32::new(1).expect("not zero"),
-    burst: NonZeroU32::new(3).expect("not zero"),
-};
 
 /// The weight of a message besides its encoded length.
 const OVERHEAD: usize = 128;
@@ -48,7 +40,7 @@ pub(super) async fn receive(
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     let mut lookup: Option<Lookup> = None;
-    let credentials = MessageRate::new(CREDENTIALS);
+    let credentials = MessageRate::new(CREDENTIALS_RATE);
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
@@ -114,7 +106,7 @@ pub(super) async fn receive(
 fn too_many_credentials() -> Status {
     Status::resource_exhausted(format!(
         "newer credentials came more than {} times at once, and then once in 1s; send them less often",
-        CREDENTIALS.burst
+        CREDENTIALS_RATE.burst
     ))
 }
 
@@ -152,7 +144,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn credentials_that_a_stall_brings_together_are_allowed() {
-        let rate = MessageRate::new(CREDENTIALS);
+        let rate = MessageRate::new(CREDENTIALS_RATE);
         let start = Instant::now();
         for (after_ms, is_allowed) in [
             (0, true),

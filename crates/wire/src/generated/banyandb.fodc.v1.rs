@@ -54,8 +54,12 @@ pub struct AgentProfile {
     /// Identifies the process: the same in all its registrations.
     #[prost(string, tag = "2")]
     pub instance: ::prost::alloc::string::String,
+    /// In a heartbeat: newer credentials, as the header `authorization` has them in a call. They replace those of
+    /// the registration, and of the streams with its `stream_key`.
+    #[prost(string, tag = "3")]
+    pub authorization: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProxyProfile {
     /// 1.
     #[prost(uint32, tag = "1")]
@@ -63,6 +67,15 @@ pub struct ProxyProfile {
     /// The longest message that the proxy accepts, in bytes.
     #[prost(uint64, tag = "2")]
     pub max_message_bytes: u64,
+    /// How long the credentials are valid, in ms; 0 if they do not expire. Only in the response to the registration
+    /// and to newer credentials, and only from a proxy with a policy.
+    #[prost(uint64, optional, tag = "3")]
+    pub expires_in_ms: ::core::option::Option<u64>,
+    /// Random and told to nobody else, from a proxy with a policy, in the response to the registration. A stream with
+    /// the metadata `agent-key` of this value is a part of the registration: the credentials of the registration are
+    /// its own.
+    #[prost(string, tag = "4")]
+    pub stream_key: ::prost::alloc::string::String,
 }
 /// One value.
 #[derive(Clone, PartialEq, ::prost::Message)]

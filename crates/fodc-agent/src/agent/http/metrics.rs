@@ -38,7 +38,7 @@ pub(super) fn page(state: &AppState, snapshot: &Snapshot, names: Names) -> Strin
         &state.labels,
         (&snapshot.stats, &snapshot.endpoint_stats),
     );
-    own::add_refusals(&mut families, &state.refused);
+    own::add_refusals(&mut families, &state.refused, &state.rights);
     if let Some(uplink) = &state.uplink {
         uplink::add(&mut families, uplink);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use steadfast_exposition::Kind::{self, Counter, Gauge};
-use steadfast_net::Refusals;
+use steadfast_net::{Refusals, access::PageRights};
 use steadfast_recorder::Stats;
 
 use super::exposition::Families;
@@ -71,15 +71,22 @@ pub(super) fn add(
 }
 
 /// Adds the counters of what the listener has refused.
-pub(super) fn add_refusals(families: &mut Families, refused: &Refusals) {
-    let help = "Connections, requests and bodies that the listener refused, by reason";
-    for (reason, count) in refused.all() {
+pub(super) fn add_refusals(families: &mut Families, refused: &Refusals, rights: &PageRights) {
+    let mut put = |name, help, (reason, count): (&str, u64)| {
         families.add(
-            ("steadfast_agent_refused_total", Counter, help),
+            (name, Counter, help),
             [("reason", reason)],
             count as f64,
             None,
         );
+    };
+    let help = "Connections, requests and bodies that the listener refused, by reason";
+    for one in refused.all() {
+        put("steadfast_agent_refused_total", help, one);
+    }
+    let help = "Requests that the policy refused, or whose response it ended, by reason";
+    for one in rights.denials() {
+        put("steadfast_agent_access_refused_total", help, one);
     }
 }
 

@@ -159,6 +159,7 @@ fn registration_event_carries_the_profile() {
         let profile = |version| ProxyProfile {
             version,
             max_message_bytes: 9,
+            ..ProxyProfile::default()
         };
         rig.response(RegisterAgentResponse {
             profile: sent.map(profile),
@@ -170,6 +171,7 @@ fn registration_event_carries_the_profile() {
             generation: FIRST,
             heartbeat_interval: None,
             profile: taken.map(profile),
+            stream_key: StreamKey::default(),
         };
         assert_eq!(effects, [Effect::Event(Event::Registered(registered))]);
     }
@@ -219,11 +221,23 @@ fn offline_identity_change_is_in_the_next_request() {
 
 #[test]
 fn agent_is_named_in_two_spellings() {
-    let metadata = agent_metadata("id-1").unwrap();
+    let mut registered = Registered {
+        agent_id: "id-1".to_owned(),
+        generation: FIRST,
+        heartbeat_interval: None,
+        profile: None,
+        stream_key: StreamKey::default(),
+    };
+    let metadata = registered.metadata().unwrap();
+    assert_eq!(metadata.get(AGENT_KEY), None, "a proxy without a policy");
     // The first for the releases, the second for relays that drop names with an underscore.
     for name in ["agent_id", "agent-id"] {
         assert_eq!(metadata.get(name), Some("id-1"), "{name}");
     }
+    registered.stream_key = StreamKey("secret".to_owned());
+    let metadata = registered.metadata().unwrap();
+    assert_eq!(metadata.get(AGENT_KEY), Some("secret"));
+    assert!(!format!("{registered:?}").contains("secret"));
 }
 
 #[test]
@@ -239,4 +253,62 @@ fn nothing_is_sent_before_the_registration_response() {
     let mut rig = Rig::asked();
     let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(AT, cx));
     assert_eq!(beat, []);
+}
+
+/// Returns the response to a registration, or to newer credentials, that are valid for so long.
+fn valid_for(seconds: u64) -> RegisterAgentResponse {
+    RegisterAgentResponse {
+        profile: Some(ProxyProfile {
+            version: 1,
+            expires_in_ms: Some(seconds * 1_000),
+            stream_key: "secret".to_owned(),
+            ..ProxyProfile::default()
+        }),
+        ..yes()
+    }
+}
+
+#[test]
+fn credentials_are_renewed_by_heartbeats_before_they_expire() {
+    let mut rig = Rig::asked();
+    rig.response(valid_for(60));
+    let mut now = AT;
+    for _ in 0..3 {
+        let due = rig.0.deadline().expect("they expire");
+        assert!((36..=48).contains(&due.since(now).as_secs()), "{due:?}");
+        now = due;
+        let effects = rig.effects(|protocol, cx| protocol.on_timer(now, cx));
+        assert_eq!(effects, [Effect::Event(Event::CredentialsDue)]);
+        let newer = Command::Authenticate(Authorization("Bearer newer".to_owned()));
+        let effects = rig.effects(|protocol, cx| protocol.on_command(now, newer, cx));
+        let [heartbeat] = sent(&effects)[..] else {
+            panic!("{effects:?}")
+        };
+        let profile = heartbeat.profile.as_ref().unwrap();
+        assert_eq!(profile.authorization, "Bearer newer");
+        assert_eq!(heartbeat.pod_name, "p0", "a whole heartbeat for any proxy");
+        // The response to a heartbeat before it changes nothing.
+        assert_eq!(rig.response(yes()), []);
+        let accepted = rig.effects(|protocol, cx| protocol.on_message(now, valid_for(60), cx));
+        assert_eq!(accepted, [Effect::Event(Event::Renewed)]);
+    }
+    let beat = rig.effects(|protocol, cx| protocol.on_heartbeat(now, cx));
+    let profile = sent(&beat)[0].profile.as_ref().unwrap();
+    assert_eq!(profile.authorization, "", "other heartbeats have none");
+    // Nothing of it outlives the stream.
+    let end = End::retry(Initiator::Peer, Reason::Finished);
+    rig.effects(|protocol, cx| protocol.on_down(now, &end, cx));
+    assert_eq!(rig.0.deadline(), None);
+}
+
+#[test]
+fn credentials_that_do_not_expire_are_not_renewed() {
+    for response in [valid_for(0), yes()] {
+        let mut rig = Rig::asked();
+        rig.response(response);
+        assert_eq!(rig.0.deadline(), None);
+        let newer = Command::Authenticate(Authorization("Bearer newer".to_owned()));
+        let effects = rig.effects(|protocol, cx| protocol.on_command(AT, newer, cx));
+        assert_eq!(effects, [], "nobody has asked for them");
+    }
 }

@@ -14,7 +14,7 @@ use steadfast_session::{Config, Generation, Ready};
 use tokio::time::sleep;
 
 use super::*;
-use crate::uplink::registration::AGENT_ID;
+use crate::uplink::registration::{AGENT_ID, StreamKey};
 use crate::{
     identity::Identity,
     uplink::{
@@ -114,6 +114,7 @@ fn by(attempt: u64) -> Registered {
         generation: Generation(attempt),
         heartbeat_interval: None,
         profile: None,
+        stream_key: StreamKey::default(),
     }
 }
 
@@ -234,4 +235,45 @@ async fn same_end_is_logged_once_in_five_minutes() {
         log.is_news(&refused("unknown agent")),
         "it still has no metrics stream"
     );
+}
+
+#[test]
+fn only_a_refused_length_is_too_long_and_retried() {
+    for (code, message, is_long) in [
+        (8, "grpc: received message larger than max (5 vs. 4)", true),
+        (
+            8,
+            "grpc: received message after decompression larger than max 4",
+            true,
+        ),
+        (
+            8,
+            "SERVER: Received message larger than max (5 vs. 4)",
+            true,
+        ),
+        (8, "gRPC message exceeds maximum size 4: 5", true),
+        (
+            8,
+            "Received message exceeds the maximum configured message size.",
+            true,
+        ),
+        (8, "you make more calls than one principal may", false),
+        (8, "you have 5000 open calls, which is the limit", false),
+        (
+            8,
+            "the unfinished messages of all connections are too large together",
+            false,
+        ),
+        (8, "the agent does not read", false),
+        (8, "", false),
+        (14, "received message larger than max (5 vs. 4)", false),
+    ] {
+        let end = End::status(code, message, Advice::Wait(None));
+        assert_eq!(is_too_long(&end.reason), is_long, "{message}");
+        let expected = is_long.then_some(Advice::Retry);
+        assert_eq!(advice(&end), expected, "{message}");
+    }
+    let busy = Advice::Wait(Some(Duration::from_secs(9)));
+    let pushed_back = End::status(8, "received message larger than max (5 vs. 4)", busy);
+    assert_eq!(advice(&pushed_back), None, "the peer's own delay");
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::mpsc::channel,
     time::timeout,
 };
 
 use super::{Guarded, POLICY};
 use crate::{
-    agent::{TIMEOUT, pod, with_id},
+    agent::{TIMEOUT, pod},
     config,
 };
 
@@ -70,9 +69,8 @@ async fn response_under_way_is_cut_with_its_right() {
     let guarded = Guarded::start_with(&["db-0", "reader"], POLICY, config).await;
     let agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
     // A stream on which no query is answered, so that the window stays open.
-    let (_silent, outgoing) = channel(1);
+    let (_silent, request) = guarded.opening("db-0", &agent.id);
     let mut client = agent.client.clone();
-    let request = guarded.authorize("db-0", with_id(&agent.id, outgoing));
     let _queries = client.stream_metrics(request).await.unwrap();
     let mut socket = TcpStream::connect(guarded.proxy.http_address())
         .await

@@ -1,11 +1,16 @@
 //! The renewal of the credentials of a stream before they expire.
 
 use std::{
+    fmt,
     hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher},
     time::Duration,
 };
 
-use steadfast_session::Time;
+use crate::Time;
+
+/// The value of the header `authorization`, which no output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorization(pub String);
 
 /// The times of one stream at which newer credentials are wanted.
 ///
@@ -13,7 +18,7 @@ use steadfast_session::Time;
 /// after some 70 % of that time, and again after as much of the rest, until the server has accepted newer
 /// ones: a source may have none yet, or fail, or take long.
 #[derive(Debug, Default)]
-pub(super) struct Renewal {
+pub struct Renewal {
     expires_at: Option<Time>,
     due: Option<Time>,
     sent_at: Option<Time>,
@@ -24,9 +29,16 @@ pub(super) struct Renewal {
 /// The shortest time between two requests. Servers end a stream that sends credentials twice in a second.
 const MIN_INTERVAL: Duration = Duration::from_secs(2);
 
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorization({} bytes)", self.0.len())
+    }
+}
+
 impl Renewal {
-    /// Begins with a stream whose credentials are valid for some time; 0 for ever.
-    pub(super) fn start(now: Time, expires_in_ms: u64, stream: (&str, u64)) -> Self {
+    /// Begins with a stream whose credentials are valid for some time; 0 for ever. `stream` names it.
+    #[must_use]
+    pub fn start(now: Time, expires_in_ms: u64, stream: (&str, u64)) -> Self {
         let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one(stream);
         let mut renewal = Self {
             spread,
@@ -38,18 +50,20 @@ impl Renewal {
     }
 
     /// Takes note that the server accepted newer credentials, or the same ones.
-    pub(super) fn on_authenticated(&mut self, now: Time, expires_in_ms: u64) {
+    pub fn on_authenticated(&mut self, now: Time, expires_in_ms: u64) {
         self.set_expiry(now, expires_in_ms);
         self.schedule(now);
     }
 
     /// Returns the time at which credentials are wanted.
-    pub(super) fn deadline(&self) -> Option<Time> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
         self.due
     }
 
     /// Returns true if credentials are wanted now.
-    pub(super) fn on_timer(&mut self, now: Time) -> bool {
+    #[must_use]
+    pub fn on_timer(&mut self, now: Time) -> bool {
         let is_due = self.due.is_some_and(|at| at <= now);
         if is_due {
             self.schedule(now);
@@ -58,7 +72,8 @@ impl Renewal {
     }
 
     /// Returns true if credentials that the source returned may be sent now.
-    pub(super) fn may_send(&mut self, now: Time) -> bool {
+    #[must_use]
+    pub fn may_send(&mut self, now: Time) -> bool {
         let is_early = self.sent_at.is_some_and(|at| now < at + MIN_INTERVAL);
         // Without an expiry nobody has asked for them on this stream.
         let sends = self.expires_at.is_some() && !is_early;
