@@ -206,6 +206,24 @@ mod tests {
     }
 
     #[test]
+    fn only_regular_files_of_4_mib_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.toml");
+        let fault = || {
+            let read = Source::new(&path, |_| Ok(())).poll().unwrap();
+            read.map_err(|faults| faults.to_string())
+        };
+        fs::create_dir(&path).unwrap();
+        assert!(fault().unwrap_err().contains("not a regular file"));
+        fs::remove_dir(&path).unwrap();
+        for (more, is_read) in [(0, true), (1, false)] {
+            fs::write(&path, vec![b'\n'; (4 << 20) + more]).unwrap();
+            assert_eq!(fault().is_ok(), is_read, "{more}");
+        }
+        assert!(fault().unwrap_err().contains("larger than 4 MiB"));
+    }
+
+    #[test]
     fn half_written_files_never_take_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.toml");

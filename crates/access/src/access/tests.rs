@@ -155,11 +155,14 @@ fn static_token_is_known_by_its_hash() {
     );
     let unknown = known(&with_token, &format!("Bearer {}", other.reveal()));
     assert_eq!(unknown.unwrap_err(), Refused::UnknownToken);
-    let later = at(1_800_057_600);
+    let (last, later) = (at(1_800_057_599), at(1_800_057_600));
+    assert!(with_token.recheck(&feeder, last).is_ok());
     assert_eq!(
         with_token.recheck(&feeder, later).unwrap_err(),
         Refused::ExpiredToken
     );
+    let lasting = access(&format!("{POLICY}{entry}\n"));
+    assert!(lasting.recheck(&feeder, later).is_ok(), "it has no end");
     assert_eq!(
         access(POLICY).recheck(&feeder, at(NOW)).unwrap_err(),
         Refused::UnknownToken
