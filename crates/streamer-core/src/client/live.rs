@@ -135,3 +135,69 @@ impl LiveDocuments {
         self.shown.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, Position};
+
+    fn change(id: &str, operation: Operation) -> Change {
+        Change {
+            position: None,
+            event_id: id.into(),
+            database: "d".into(),
+            collection: "c".into(),
+            document_id: id.into(),
+            operation,
+            data: bytes::Bytes::from_static(b"{}"),
+            timestamp: 0,
+        }
+    }
+
+    #[test]
+    fn documents_are_those_of_one_position() {
+        let at = Position::new(Epoch(1), 9);
+        let begin = || Item::Snapshot(Snapshot::Begin { follows: at });
+        let document = |id| Item::Snapshot(Snapshot::Document(change(id, Operation::Insert)));
+        let end = || Item::Snapshot(Snapshot::End(at));
+        let changed = |id| Item::Change(change(id, Operation::Update));
+        let deleted = |id| Item::Change(change(id, Operation::Delete));
+        let left = |id| Item::Left(change(id, Operation::Update));
+        let mut documents = LiveDocuments::default();
+        let (mut is_refreshing, mut is_whole) = (false, false);
+        // Each: an item, its effect, and what is shown after it.
+        for (item, effect, shown) in [
+            (begin(), None, ""),
+            (document("a"), None, ""),
+            (document("b"), None, ""),
+            (changed("c"), None, ""),
+            (deleted("b"), None, ""),
+            (end(), Some(LiveUpdate::Replaced), "ac"),
+            (changed("b"), Some(LiveUpdate::Entered("b".into())), "abc"),
+            (changed("b"), Some(LiveUpdate::Changed("b".into())), "abc"),
+            (left("a"), Some(LiveUpdate::Left("a".into())), "bc"),
+            (left("a"), None, "bc"),
+            (deleted("c"), Some(LiveUpdate::Left("c".into())), "b"),
+            (begin(), None, "b"),
+            (document("d"), None, "b"),
+            (left("b"), None, "b"),
+            (end(), Some(LiveUpdate::Replaced), "d"),
+            (begin(), None, "d"),
+            (end(), Some(LiveUpdate::Replaced), ""),
+        ] {
+            match item {
+                Item::Snapshot(Snapshot::Begin { .. }) => is_refreshing = true,
+                Item::Snapshot(Snapshot::End(_)) => (is_refreshing, is_whole) = (false, true),
+                _ => {}
+            }
+            assert_eq!(documents.apply(item.clone()), effect, "{item:?}");
+            let ids: String = documents.iter().map(|it| &*it.document_id).collect();
+            assert_eq!(ids, shown, "{item:?}");
+            assert_eq!(documents.len(), shown.len());
+            assert_eq!(documents.is_empty(), shown.is_empty());
+            assert_eq!(documents.get("d").is_some(), shown.contains('d'));
+            assert_eq!(documents.is_refreshing(), is_refreshing, "{item:?}");
+            assert_eq!(documents.is_whole(), is_whole, "{item:?}");
+        }
+    }
+}

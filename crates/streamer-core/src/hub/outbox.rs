@@ -135,3 +135,41 @@ const MAX_HINT: usize = 32 << 10;
 
 /// The longest time for which a peer may read nothing, if it has read nothing since a drain began.
 const DRAIN_STALL: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_is_full_at_either_limit_and_open_at_half_of_both() {
+        let limits = Limits {
+            queue_bytes: 1_000,
+            queue_messages: 4,
+            ..Limits::default()
+        };
+        let framed = |bytes: usize| bytes - FRAME_HEAD;
+        // Each: the messages queued, how many of them are sent, and whether the queue is full before
+        // and after that.
+        for (queued, sent, before, after) in [
+            (&[999][..], 0, false, false),
+            (&[1_000], 0, true, true),
+            (&[500, 500], 1, true, false),
+            (&[499, 501], 1, true, true),
+            (&[10, 10, 10], 0, false, false),
+            (&[10, 10, 10, 10], 1, true, true),
+            (&[10, 10, 10, 10], 2, true, false),
+        ] {
+            let mut outbox = Outbox::new(Time::ZERO);
+            for bytes in queued {
+                outbox.enqueue(Time::ZERO, framed(*bytes), &limits);
+            }
+            assert_eq!(outbox.is_full(), before, "{queued:?}");
+            let total: usize = queued.iter().sum();
+            assert_eq!(outbox.capacity_left(&limits), 1_000 - total);
+            let bytes = queued[..sent].iter().sum();
+            outbox.sent(Time::ZERO, bytes, sent, &limits);
+            assert_eq!(outbox.is_full(), after, "{queued:?}, {sent} sent");
+            assert_eq!(outbox.bytes(), total - bytes);
+        }
+    }
+}

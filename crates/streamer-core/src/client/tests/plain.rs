@@ -1,3 +1,5 @@
+mod ends;
+
 use gateway_message::Payload as Sent;
 
 use super::*;
@@ -314,20 +316,6 @@ fn permanent_refusal_ends_only_that_subscription() {
         Event::Refused { id: SubscriptionId(1), refusal } if refusal.permanent
     ));
     assert_eq!(reopen(&mut rig).len(), 1);
-}
-
-#[test]
-fn temporary_refusal_of_a_live_subscription_fails_restore() {
-    let mut rig = active(1);
-    let request = reopen(&mut rig).remove(0);
-    rig.refuse_plain(&request, "try later");
-    let end = rig.failure();
-    let text = "subscription s-1: try later".to_owned();
-    assert_eq!(
-        end,
-        End::retry(Initiator::Peer, Reason::RestoreRefused(text))
-    );
-    assert_eq!(reopen(&mut rig).len(), 1, "still wanted");
 }
 
 #[test]

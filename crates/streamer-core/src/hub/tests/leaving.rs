@@ -74,6 +74,37 @@ fn only_who_held_a_document_is_told_that_it_left() {
 }
 
 #[test]
+fn data_is_sent_only_to_those_whose_filter_still_matches() {
+    let all = || want("all", "rooms").left();
+    let few = || {
+        let few = want("few", "rooms").filter("n", "<", Kind::IntValue(10));
+        few.left()
+    };
+    for wanted in [[all(), few()], [few(), all()]] {
+        let mut server = Server::new();
+        let stream = server.welcomed("s");
+        for wanted in wanted {
+            server.subscribe(stream, wanted);
+        }
+        server.commit("rooms", "a", 5);
+        server.take(stream);
+        server.commit("rooms", "a", 60);
+        let mut told: Vec<_> = server
+            .deliveries(stream)
+            .into_iter()
+            .map(|it| {
+                let has_data = !it.event.expect("an event").document_data.is_empty();
+                (it.subscription_ids, it.left, has_data)
+            })
+            .collect();
+        told.sort();
+        let expected = [("all", false, true), ("few", true, false)];
+        let expected = expected.map(|(id, left, data)| (vec![id.to_owned()], left, data));
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
 fn document_that_left_uses_credit_without_its_data() {
     let names = ["db", "rooms", "a"].map(str::len).iter().sum::<usize>() as u64;
     for (more, offsets) in [(0, &[1, 2][..]), (1, &[1, 2, 3])] {

@@ -240,6 +240,46 @@ fn progress_names_subscriptions_that_are_behind() {
 }
 
 #[test]
+fn progress_waits_for_the_queue_and_names_at_most_256() {
+    let mut server = Server::with(Limits {
+        queue_messages: 2,
+        ..Limits::default()
+    });
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms"));
+    server.subscribe(stream, want("b", "users"));
+    server.transport_takes_all(stream);
+    for _ in 0..3 {
+        server.commit("rooms", "r1", 1);
+    }
+    server.pass(seconds(20));
+    assert_eq!(server.offsets(stream), [1, 2], "no progress, either");
+    server.transport_takes_all(stream);
+    server.run_until_idle();
+    server.take(stream);
+    server.commit("other", "o1", 1);
+    server.pass(seconds(10));
+    assert!(matches!(server.take(stream)[..], [Payload::Progress(_)]));
+
+    for (behind, is_told) in [(256, true), (257, false)] {
+        let mut server = Server::new();
+        let stream = server.welcomed("s");
+        for number in 0..600 {
+            let name = if number < behind { "rooms" } else { "users" };
+            let wanted = want(&format!("{number}"), name);
+            server.subscribe(stream, wanted.credit(1, 1_000));
+        }
+        for _ in 0..2 {
+            server.commit("rooms", "r1", 1);
+        }
+        server.transport_takes_all(stream);
+        server.take(stream);
+        let progress = server.heartbeat(stream, 1).progress;
+        assert_eq!(progress.is_some(), is_told, "{behind}");
+    }
+}
+
+#[test]
 fn no_progress_while_most_subscriptions_are_behind() {
     let mut server = Server::new();
     let stream = server.welcomed("s");
