@@ -1,11 +1,16 @@
 //! A client process: the state machine under test and its applications.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use steadfast_session::{Config, Endpoint, Generation, Ready, Session, Time};
 use steadfast_streamer_core::client::{Config as CoreConfig, Core, Limits};
 
-use crate::{net::ConnectionId, pace::PaceChecker, subscription::Subscription};
+use crate::{
+    net::ConnectionId,
+    pace::PaceChecker,
+    rights::{MaySee, PeerRights},
+    subscription::Subscription,
+};
 
 /// A client.
 #[derive(Debug)]
@@ -27,8 +32,22 @@ pub(crate) struct Client {
     pub(crate) unreachable: bool,
     /// The application has ended, because its plain server could not go on.
     pub(crate) has_ended: bool,
+    /// What it may see now, and everything that it might see before; empty if it may see everything.
+    pub(crate) rights: Vec<Arc<PeerRights>>,
+    /// What it might see when the message was sent that arrives.
+    pub(crate) sees: Option<Arc<PeerRights>>,
+    pub(crate) credentials: Lifetime,
     /// The reason for which the session gave up.
     pub(crate) stopped: Option<String>,
+}
+
+/// The time for which credentials are valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Longer than a schedule.
+    Long,
+    /// A few seconds.
+    Short,
 }
 
 impl Client {
@@ -64,8 +83,16 @@ impl Client {
             attempts: 0,
             unreachable: false,
             has_ended: false,
+            rights: Vec::new(),
+            sees: None,
+            credentials: Lifetime::Long,
             stopped: None,
         }
+    }
+
+    /// Returns all rights that it has had on a collection.
+    pub(crate) fn past_rights(&self, collection: &str) -> Vec<&MaySee> {
+        self.rights.iter().map(|it| it.of(collection)).collect()
     }
 }
 
@@ -82,5 +109,6 @@ fn session_config() -> Config {
     config.activity_timeout = Some(Duration::from_secs(2));
     config.stable_after = Duration::from_secs(3);
     config.ready = Ready::Restored;
+    config.renews_credentials = true;
     config
 }

@@ -23,13 +23,19 @@ pub enum Fault {
     Flap,
     /// The oldest events of the log are removed, often more than some subscriptions have read.
     Trim,
+    /// The rights of a client change.
+    Rights,
+    /// The credentials of a client are revoked, and for a while it gets no others.
+    Revocation,
     /// Messages of an ended stream arrive after its successor was opened.
     Late,
+    /// A stream ends because the credentials have expired.
+    Expiry,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Reset,
         Self::BlackHole,
         Self::BlackHoleUp,
@@ -40,11 +46,14 @@ impl Fault {
         Self::SlowConsumer,
         Self::Flap,
         Self::Trim,
+        Self::Rights,
+        Self::Revocation,
         Self::Late,
+        Self::Expiry,
     ];
 
-    /// The kinds that are injected. `Late`, the last of all, follows from them.
-    pub(crate) const INJECTED: &[Self] = Self::ALL.split_at(10).0;
+    /// The kinds that are injected. The last two follow from others, and from short credentials.
+    pub(crate) const INJECTED: &[Self] = Self::ALL.split_at(12).0;
 
     /// Returns the name for reports.
     #[must_use]
@@ -60,7 +69,10 @@ impl Fault {
             Self::SlowConsumer => "slow_consumer",
             Self::Flap => "flap",
             Self::Trim => "trim",
+            Self::Rights => "rights",
+            Self::Revocation => "revocation",
             Self::Late => "late",
+            Self::Expiry => "expiry",
         }
     }
 }

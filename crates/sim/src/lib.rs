@@ -13,7 +13,9 @@ mod fault;
 mod net;
 mod oracle;
 mod pace;
+mod payload;
 mod publisher;
+mod rights;
 mod scheduler;
 mod server;
 mod shape;
@@ -31,13 +33,9 @@ use serde::Serialize;
 
 pub use self::fault::Fault;
 
-/// The result of one schedule.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Violated promises; empty in a good run.
-    pub violations: Vec<String>,
-    /// The number of times each kind of fault had an effect: on data in flight, or on an open stream.
-    pub fault_effects: BTreeMap<Fault, u64>,
+/// What happened in one schedule, or in many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
     /// Events in the log at the end.
     pub events: u64,
     /// Changes delivered to applications.
@@ -60,8 +58,23 @@ pub struct Outcome {
     pub starts_at_time: u64,
     /// Plain clients that ended because events had left the log.
     pub plain_losses: u64,
+    /// Subscriptions that were denied.
+    pub denials: u64,
+    /// Snapshots that replaced one of other rights.
+    pub rights_snapshots: u64,
     /// Steps of all machines.
     pub steps: u64,
+}
+
+/// The result of one schedule.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Violated promises; empty in a good run.
+    pub violations: Vec<String>,
+    /// The number of times each kind of fault had an effect: on data in flight, or on an open stream.
+    pub fault_effects: BTreeMap<Fault, u64>,
+    /// What happened.
+    pub counts: Counts,
     /// A digest of everything that happened, for comparing two runs of one seed.
     pub trace: u64,
 }
@@ -73,36 +86,13 @@ pub struct Report {
     pub schedules: u64,
     /// The number of violations over all schedules.
     pub violations: u64,
-    /// The first seed with a violation.
-    pub first_failing_seed: Option<u64>,
-    /// The first violation of that seed.
-    pub first_violation: Option<String>,
+    /// The first seed with a violation, and its first violation.
+    pub first_violation: Option<(u64, String)>,
     /// The number of times each kind of fault had an effect.
-    pub faults: BTreeMap<String, u64>,
-    /// Events published.
-    pub events: u64,
-    /// Changes delivered.
-    pub delivered: u64,
-    /// Attempts of all clients.
-    pub attempts: u64,
-    /// Comparisons of live sets and windows with the log.
-    pub live_checks: u64,
-    /// States of documents before events that were read.
-    pub previous_read: u64,
-    /// States of documents before events that could not be read.
-    pub previous_unread: u64,
-    /// Windows of which too little was left.
-    pub windows_refilled: u64,
-    /// Windows of which too much was kept.
-    pub windows_narrowed: u64,
-    /// Subscriptions that began with the oldest event.
-    pub starts_at_oldest: u64,
-    /// Subscriptions that began at a time.
-    pub starts_at_time: u64,
-    /// Plain clients that ended because events had left the log.
-    pub plain_losses: u64,
-    /// Steps of all machines.
-    pub steps: u64,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// What happened in all of them.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// The steps of the longest schedule.
     pub max_steps: u64,
 }
@@ -146,7 +136,7 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
     let mut report = Report::default();
     for fault in Fault::ALL {
         // A kind that never took effect must be in the report, or nobody would notice it.
-        report.faults.insert(fault.name().to_owned(), 0);
+        report.faults.insert(fault.name(), 0);
     }
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -159,40 +149,37 @@ pub fn run_many(first_seed: u64, schedules: u64, stop_at_violation: bool) -> Rep
 
 impl Report {
     fn add(&mut self, seed: u64, outcome: &Outcome) {
-        let mut faults = BTreeMap::new();
-        for (fault, count) in &outcome.fault_effects {
-            faults.insert(fault.name().to_owned(), *count);
-        }
+        let faults = outcome.fault_effects.iter();
+        let first = outcome.violations.first();
         self.merge(Self {
             schedules: 1,
             violations: outcome.violations.len() as u64,
-            first_failing_seed: outcome.violations.first().map(|_| seed),
-            first_violation: outcome.violations.first().cloned(),
-            faults,
-            events: outcome.events,
-            delivered: outcome.delivered,
-            attempts: outcome.attempts,
-            live_checks: outcome.live_checks,
-            previous_read: outcome.previous_read,
-            previous_unread: outcome.previous_unread,
-            windows_refilled: outcome.windows_refilled,
-            windows_narrowed: outcome.windows_narrowed,
-            starts_at_oldest: outcome.starts_at_oldest,
-            starts_at_time: outcome.starts_at_time,
-            plain_losses: outcome.plain_losses,
-            steps: outcome.steps,
-            max_steps: outcome.steps,
+            first_violation: first.map(|what| (seed, what.clone())),
+            faults: faults
+                .map(|(fault, count)| (fault.name(), *count))
+                .collect(),
+            counts: outcome.counts,
+            max_steps: outcome.counts.steps,
         });
     }
 
     /// Adds another report. Independent of the order in which reports are added.
     fn merge(&mut self, other: Self) {
+        self.schedules += other.schedules;
+        self.violations += other.violations;
+        self.counts.add(other.counts);
+        self.max_steps = self.max_steps.max(other.max_steps);
+        for (fault, count) in other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        let firsts = [self.first_violation.take(), other.first_violation];
+        self.first_violation = firsts.into_iter().flatten().min();
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
         let Self {
-            schedules,
-            violations,
-            first_failing_seed,
-            first_violation,
-            faults,
             events,
             delivered,
             attempts,
@@ -204,34 +191,23 @@ impl Report {
             starts_at_oldest,
             starts_at_time,
             plain_losses,
+            denials,
+            rights_snapshots,
             steps,
-            max_steps,
         } = other;
-        for (sum, more) in [
-            (&mut self.schedules, schedules),
-            (&mut self.violations, violations),
-            (&mut self.events, events),
-            (&mut self.delivered, delivered),
-            (&mut self.attempts, attempts),
-            (&mut self.live_checks, live_checks),
-            (&mut self.previous_read, previous_read),
-            (&mut self.previous_unread, previous_unread),
-            (&mut self.windows_refilled, windows_refilled),
-            (&mut self.windows_narrowed, windows_narrowed),
-            (&mut self.starts_at_oldest, starts_at_oldest),
-            (&mut self.starts_at_time, starts_at_time),
-            (&mut self.plain_losses, plain_losses),
-            (&mut self.steps, steps),
-        ] {
-            *sum += more;
-        }
-        self.max_steps = self.max_steps.max(max_steps);
-        for (fault, count) in faults {
-            *self.faults.entry(fault).or_default() += count;
-        }
-        let is_earlier = |seed| self.first_failing_seed.is_none_or(|first| seed < first);
-        if first_failing_seed.is_some_and(is_earlier) {
-            (self.first_failing_seed, self.first_violation) = (first_failing_seed, first_violation);
-        }
+        self.events += events;
+        self.delivered += delivered;
+        self.attempts += attempts;
+        self.live_checks += live_checks;
+        self.previous_read += previous_read;
+        self.previous_unread += previous_unread;
+        self.windows_refilled += windows_refilled;
+        self.windows_narrowed += windows_narrowed;
+        self.starts_at_oldest += starts_at_oldest;
+        self.starts_at_time += starts_at_time;
+        self.plain_losses += plain_losses;
+        self.denials += denials;
+        self.rights_snapshots += rights_snapshots;
+        self.steps += steps;
     }
 }

@@ -35,29 +35,15 @@ fn main() -> ExitCode {
     if args.json {
         println!("{}", serde_json::json!(report));
     } else {
+        let (schedules, violations) = (report.schedules, report.violations);
+        let (counts, most) = (report.counts, report.max_steps);
         println!(
-            "{} schedules: {} events, {} changes delivered, {} comparisons of live sets, \
-             {} windows filled again, {} narrowed, {} subscriptions from the oldest event, \
-             {} from a time, {} plain clients ended by a trim, {} attempts, {} steps (at most {}), {} violations",
-            report.schedules,
-            report.events,
-            report.delivered,
-            report.live_checks,
-            report.windows_refilled,
-            report.windows_narrowed,
-            report.starts_at_oldest,
-            report.starts_at_time,
-            report.plain_losses,
-            report.attempts,
-            report.steps,
-            report.max_steps,
-            report.violations
+            "{schedules} schedules, {violations} violations: {counts:#?}, at most {most} steps"
         );
         for (fault, count) in &report.faults {
             println!("  {fault:16} took effect {count} times");
         }
-        if let (Some(seed), Some(violation)) = (report.first_failing_seed, &report.first_violation)
-        {
+        if let Some((seed, violation)) = &report.first_violation {
             println!("first failing seed {seed}: {violation}");
             println!("repeat with: cargo xtask sim --seed {seed} --schedules 1");
         }

@@ -1,11 +1,11 @@
 //! Connections: two directions, each in order, each of which can be blocked.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use steadfast_session::{End, Generation, Time};
 use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, streamer_message::Payload};
 
-use crate::wire_check::WireCheck;
+use crate::{rights::PeerRights, wire_check::WireCheck};
 
 /// The id of a connection and of the one stream on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +26,8 @@ pub(crate) enum ToServer {
 #[derive(Clone, Debug)]
 pub(crate) enum ToClient {
     Headers,
-    /// A message and its weight in the server's queue.
-    Message(StreamerMessage, usize),
+    /// A message, its weight in the server's queue, and what its peer may see then.
+    Message(StreamerMessage, usize, Option<Arc<PeerRights>>),
     /// The response to a probe.
     Probed,
     Closed(End),
@@ -53,6 +53,10 @@ pub(crate) struct Connection {
     pub(crate) queue: VecDeque<ToClient>,
     /// The check of the messages to a client with the profile.
     pub(crate) wire: WireCheck,
+    /// What the hub knows of the client's rights; `None` if everybody may see everything.
+    pub(crate) rights: Option<Arc<PeerRights>>,
+    /// When the hub ends the stream unless newer credentials arrive.
+    pub(crate) expires_at: Option<Time>,
     /// The client still uses it.
     pub(crate) client_open: bool,
     /// The server still uses it.
@@ -117,6 +121,8 @@ impl Connection {
             to_client: Pipe::new(),
             queue: VecDeque::new(),
             wire: WireCheck::default(),
+            rights: None,
+            expires_at: None,
             client_open: true,
             server_open: true,
         }
@@ -125,7 +131,9 @@ impl Connection {
     /// Returns the number of deliveries in the server's queue.
     pub(crate) fn waiting_deliveries(&self) -> usize {
         let delivery = |item: &&ToClient| match item {
-            ToClient::Message(message, _) => matches!(message.payload, Some(Payload::Delivery(_))),
+            ToClient::Message(message, ..) => {
+                matches!(message.payload, Some(Payload::Delivery(_)))
+            }
             ToClient::Headers | ToClient::Probed | ToClient::Closed(_) => false,
         };
         self.queue.iter().filter(delivery).count()

@@ -3,30 +3,40 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+use bytes::Bytes;
 use steadfast_chaos::judge::{Deviation, EntryId, Received, Verdict};
-
-use steadfast_streamer_core::Direction;
+use steadfast_streamer_core::{Direction, Event, client::Change};
 
 use crate::{
     client::Client,
+    payload::{DOCUMENTS, Payload, Selection},
     publisher::Publisher,
-    subscription::{Consumed, Live, Payload, Selection, Subscription},
+    rights::MaySee,
+    subscription::{Consumed, Live, Subscription},
 };
 
-/// The events of the log, with their offsets; the first has offset 1.
+/// The events of the log; the first has offset 1.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     payloads: Vec<Payload>,
-    offsets: BTreeMap<Payload, u64>,
+    data: Vec<Bytes>,
     /// The time of each, which never falls.
     times_ms: Vec<i64>,
+    /// The offsets of the entries of each publisher, by sequence.
+    by_publisher: BTreeMap<(u64, u64), u64>,
+    /// The offsets of the changes of each document.
+    by_document: [Vec<u64>; DOCUMENTS as usize],
 }
 
 impl Events {
-    pub(crate) fn push(&mut self, payload: Payload, time_ms: i64) {
+    pub(crate) fn push(&mut self, event: &Event) {
+        let payload = Payload::from_json(&event.data).expect("the payload is ours");
         self.payloads.push(payload);
-        self.times_ms.push(time_ms);
-        self.offsets.insert(payload, self.len());
+        self.data.push(event.data.clone());
+        self.times_ms.push(event.timestamp);
+        let entry = (payload.publisher, payload.sequence);
+        self.by_publisher.insert(entry, self.len());
+        self.by_document[payload.document() as usize].push(self.len());
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -43,6 +53,21 @@ impl Events {
     fn payload(&self, offset: u64) -> Option<Payload> {
         let index = usize::try_from(offset.checked_sub(1)?).ok()?;
         self.payloads.get(index).copied()
+    }
+
+    fn offset(&self, payload: Payload) -> Option<u64> {
+        let entry = (payload.publisher, payload.sequence);
+        let offset = self.by_publisher.get(&entry).copied();
+        offset.filter(|offset| self.payload(*offset) == Some(payload))
+    }
+
+    /// Returns the newest event of each document up to an offset, in the order of the documents' ids.
+    fn newest(&self, upto: u64) -> impl Iterator<Item = (Payload, &Bytes)> {
+        self.by_document.iter().filter_map(move |offsets| {
+            let count = offsets.partition_point(|offset| *offset <= upto);
+            let index = offsets[count.checked_sub(1)?] as usize - 1;
+            Some((self.payloads[index], &self.data[index]))
+        })
     }
 }
 
@@ -72,46 +97,37 @@ pub(crate) fn check_log(events: &Events, publishers: &[Publisher], violations: &
     }
 }
 
-/// Compares a live set with the log at an offset; `None` if it holds the newest payload of each document
-/// that matches there, or a window the first of them.
+/// Compares a live set with the log at an offset, as a peer with these rights may read it; `None` if it holds
+/// the newest payload of each document that matches there, or a window the first of them.
 pub(crate) fn live_difference(
     events: &Events,
     selection: Selection,
+    rights: &MaySee,
     offset: u64,
     live: &Live,
 ) -> Option<String> {
-    let mut wanted = BTreeMap::new();
-    for (payload, _) in events
-        .payloads
-        .iter()
-        .zip(1..)
-        .filter(|(_, at)| *at <= offset)
-    {
-        let id = format!("d{}", payload.document());
-        if selection.matches(*payload) {
-            wanted.insert(id, *payload);
-        } else {
-            wanted.remove(&id);
-        }
-    }
-    let mut wanted: Vec<_> = wanted.into_iter().collect();
+    let newest = events.newest(offset);
+    let mut wanted: Vec<_> = newest
+        .filter(|(payload, _)| selection.matches(*payload) && rights.admits(*payload))
+        .collect();
     if let Live::Window(window, _) = live {
         match window.direction {
             // Stable: documents of equal value stay in the order of their ids.
-            Direction::Ascending => wanted.sort_by_key(|(_, payload)| payload.value),
-            Direction::Descending => wanted.sort_by_key(|(_, payload)| Reverse(payload.value)),
+            Direction::Ascending => wanted.sort_by_key(|(payload, _)| payload.value),
+            Direction::Descending => wanted.sort_by_key(|(payload, _)| Reverse(payload.value)),
         }
         wanted.truncate(window.limit as usize);
     }
     let held = live.documents();
-    // One that cannot be read equals none.
-    let held: Vec<_> = held
-        .iter()
-        .map(|it| (it.document_id.to_string(), Payload::from_json(&it.data)))
-        .collect();
-    let wanted: Vec<_> = wanted.into_iter().map(|(id, it)| (id, Some(it))).collect();
-    (held != wanted).then(|| {
-        format!("a live set of {selection:?} at {offset} holds {held:?} and not {wanted:?}")
+    let is_same = |(held, wanted): (&&Change, &(Payload, &Bytes))| {
+        held.data == *wanted.1 && *held.document_id == *wanted.0.id()
+    };
+    let are_same = held.len() == wanted.len() && held.iter().zip(&wanted).all(is_same);
+    (!are_same).then(|| {
+        let held: Vec<_> = held.iter().map(|it| (&it.document_id, &it.data)).collect();
+        format!(
+            "a live set of {selection:?} with {rights:?} at {offset} holds {held:?} and not {wanted:?}"
+        )
     })
 }
 
@@ -127,7 +143,9 @@ pub(crate) fn missing(
         return Some(0);
     }
     if let Some(live) = &subscription.live {
-        let differs = || live_difference(events, subscription.selection, events.len(), live);
+        let rights = subscription.granted.last()?;
+        let differs =
+            || live_difference(events, subscription.selection, rights, events.len(), live);
         let is_settled = live.is_exact() && differs().is_none();
         return Some(u64::from(!is_settled));
     }
@@ -191,7 +209,7 @@ pub(crate) fn check(
 /// Returns the offset of the last change that an application consumed, or where it began.
 pub(crate) fn last_offset(events: &Events, subscription: &Subscription) -> Option<u64> {
     let offsets = subscription.consumed.iter().filter_map(|item| match item {
-        Consumed::Change(payload) => events.offsets.get(payload).copied(),
+        Consumed::Change(payload) => events.offset(*payload),
         Consumed::Gap | Consumed::Trimmed(..) => None,
     });
     offsets.chain(subscription.start).max()
@@ -205,49 +223,50 @@ fn judge(
 ) -> Verdict {
     // All publishers share one log, whose order is that of every subscription.
     let entry = |number| EntryId { lane: 0, number };
-    let offset_of = |item: &Consumed| match item {
-        Consumed::Change(payload) => events.offsets.get(payload).copied(),
-        Consumed::Gap | Consumed::Trimmed(..) => None,
-    };
-    // An application that unsubscribed discards its queue, and what it had received is complete.
-    let last = subscription.consumed.iter().filter_map(offset_of).max();
-    // Up to here everything must have arrived; later changes may have.
+    let (mut received, mut trimmed, mut last) = (Vec::new(), Vec::new(), None);
+    // A plain subscription starts wherever the server is.
+    received.extend((!client.profile).then_some(Received::Gap));
+    for item in &subscription.consumed {
+        match item {
+            Consumed::Change(payload) => {
+                let offset = events.offset(*payload);
+                last = last.max(offset);
+                received.push(offset.map_or(Received::Unknown, |it| Received::Entry(entry(it))));
+            }
+            Consumed::Gap => received.push(Received::Gap),
+            Consumed::Trimmed(from, to) => trimmed.push(*from + 1..=*to),
+        }
+    }
+    // Up to here everything must have arrived; later changes may have. An application that unsubscribed
+    // discards its queue, and what it had received is complete.
     let required = match (subscription.unsubscribed, subscription.end) {
         (false, _) => u64::MAX,
         (true, Some(end)) => end,
         (true, None) => last.unwrap_or(0),
     };
-    let start = subscription.start.unwrap_or(0);
-    // Only these may be missing, so that a trim hides no other loss.
-    let is_trimmed = |offset: u64| {
-        subscription.consumed.iter().any(|item| {
-            matches!(item, Consumed::Trimmed(from, to) if (*from + 1..=*to).contains(&offset))
-        })
-    };
-    let is_told = |item: &&Consumed| !matches!(item, Consumed::Trimmed(..));
-    let wanted = events
-        .payloads
-        .iter()
-        .zip(1..)
-        .filter(|(payload, offset)| {
-            *offset > start
-                && subscription.end.is_none_or(|end| *offset <= end)
-                && subscription.selection.matches(**payload)
-        })
-        .map(|(_, offset)| (entry(offset), offset <= required && !is_trimmed(offset)));
-    let received = subscription
-        .consumed
-        .iter()
-        .filter(is_told)
-        .map(|item| match item {
-            Consumed::Change(_) => {
-                offset_of(item).map_or(Received::Unknown, |offset| Received::Entry(entry(offset)))
+    // A plain peer is not told where other rights decide: what all of its rights admit must arrive.
+    let past_rights = client.past_rights(subscription.selection.collection);
+    let (start, end) = (subscription.start.unwrap_or(0), subscription.end);
+    let wanted = events.payloads.iter().zip(1..).filter(|(payload, offset)| {
+        *offset > start
+            && end.is_none_or(|end| *offset <= end)
+            && subscription.selection.matches(**payload)
+            && if client.profile {
+                subscription.granted.admits(*offset, **payload)
+            } else {
+                past_rights.is_empty() || past_rights.iter().any(|it| it.admits(**payload))
             }
-            Consumed::Gap | Consumed::Trimmed(..) => Received::Gap,
-        });
-    // A plain subscription starts wherever the server is.
-    let free_start = (!client.profile).then_some(Received::Gap);
+    });
+    let wanted = wanted.map(|(payload, offset)| {
+        let is_admitted = client.profile || past_rights.iter().all(|it| it.admits(*payload));
+        // Only these may be missing, so that a trim hides no other loss.
+        let is_trimmed = trimmed.iter().any(|range| range.contains(&offset));
+        (
+            entry(offset),
+            is_admitted && offset <= required && !is_trimmed,
+        )
+    });
     let mut verdict = Verdict::default();
-    verdict.add(wanted, free_start.into_iter().chain(received), on_deviation);
+    verdict.add(wanted, received, on_deviation);
     verdict
 }

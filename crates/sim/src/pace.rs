@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steadfast_session::{Config, End, Reason, Time};
+use steadfast_session::{Advice, Config, End, Reason, Time};
 
 /// A model of one client's attempts.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct PaceChecker {
     live_since: Option<Time>,
     /// Ends in a row that came before the stream was stable.
     failures: u32,
+    /// The peer has refused credentials since the last stable stream.
+    refused: bool,
     /// The earliest time of the next attempt, unless the caller requests one.
     not_before: Time,
     connect_requested: bool,
@@ -37,12 +39,16 @@ impl PaceChecker {
         // Only a stable stream resets the backoff.
         if stable {
             self.failures = 0;
+            self.refused = false;
         } else {
             self.failures += 1;
         }
-        // The two ends after which the session may open a stream at once.
+        let is_first_refusal = end.advice == Advice::Refresh && !self.refused;
+        self.refused |= end.advice == Advice::Refresh;
+        // The three ends after which the session may open a stream at once.
         let exempt = stable && matches!(end.reason, Reason::Drained(_))
-            || matches!(end.reason, Reason::ProbeFailed);
+            || matches!(end.reason, Reason::ProbeFailed)
+            || is_first_refusal;
         // The first failure waits `initial_backoff` itself.
         let step = self.failures.saturating_sub(1);
         let ideal = config

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use steadfast_streamer::log::{DocumentKey, Submission};
 
-use crate::subscription::Payload;
+use crate::payload::Payload;
 
 /// A publisher.
 #[derive(Debug)]
@@ -49,8 +49,7 @@ impl Publisher {
     }
 
     pub(crate) fn submission(&self, payload: Payload) -> Submission {
-        let id = format!("d{}", payload.document());
-        let document = DocumentKey::new("default", payload.collection(), id);
+        let document = DocumentKey::new("default", payload.collection(), payload.id());
         let producer = Arc::clone(&self.name);
         Submission::new(producer, payload.sequence, document, payload.to_json())
     }

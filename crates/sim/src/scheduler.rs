@@ -38,6 +38,8 @@ pub(crate) enum Task {
     EndFault(u64),
     /// Tell the hub of an incarnation of the server that the log was trimmed.
     Trimmed(u64),
+    /// Tell the hub of an incarnation of the server that the rights of a client have changed.
+    RightsChanged(u64, usize),
     /// Start the server again.
     Restart,
 }

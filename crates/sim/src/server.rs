@@ -9,13 +9,14 @@ use steadfast_streamer_core::{
     hub::{EndCode, EndStatus, Hub, InitialState, Limits, ReadId},
 };
 
-use crate::subscription::Payload;
+use crate::{payload::Payload, shape::Shape};
 
 /// A server. Only its log survives a restart.
 pub(crate) struct Server {
     pub(crate) incarnation: u64,
     pub(crate) hub: Option<Hub>,
     limits: Limits,
+    restricted: bool,
     pub(crate) log: MemoryLog,
     pub(crate) reader: Arc<dyn LogReader>,
     /// The offset up to which the hub knows that the log was trimmed.
@@ -23,6 +24,7 @@ pub(crate) struct Server {
     /// The newest offset that the hub was told of.
     pub(crate) known_head: u64,
     pub(crate) frozen_until: Option<Time>,
+    pub(crate) thawed_at: Time,
     pub(crate) flapping: bool,
     pub(crate) draining: bool,
     /// The deadline of the hub that is scheduled.
@@ -44,18 +46,20 @@ pub(crate) struct DocumentRead {
 }
 
 impl Server {
-    pub(crate) fn new(seed: u64, limits: Limits) -> Self {
+    pub(crate) fn new(seed: u64, shape: &Shape) -> Self {
         let log = MemoryLog::with_epoch(Epoch(seed ^ 0x5eed));
         let reader = log.reader();
         let mut server = Self {
             incarnation: 0,
             hub: None,
-            limits,
+            limits: shape.hub.clone(),
+            restricted: shape.restricted,
             log,
             reader,
             known_first: 0,
             known_head: 0,
             frozen_until: None,
+            thawed_at: Time::ZERO,
             flapping: false,
             draining: false,
             scheduled_deadline: None,
@@ -87,7 +91,12 @@ impl Server {
             bounds: self.reader.bounds(),
             seed,
         };
-        self.hub = Some(Hub::new(initial, self.limits.clone()).expect("the limits are valid"));
+        let hub = Hub::new(initial, self.limits.clone()).expect("the limits are valid");
+        self.hub = Some(if self.restricted {
+            hub.restricted()
+        } else {
+            hub
+        });
     }
 
     /// Discards the process.

@@ -19,6 +19,8 @@ pub(crate) struct Shape {
     /// The server keeps positions only roughly: it accepts one up to so many offsets earlier than
     /// requested, and delivers from there. The profile allows it.
     pub(crate) rewind: u64,
+    /// Clients have rights, which change.
+    pub(crate) restricted: bool,
 }
 
 impl Shape {
@@ -39,11 +41,18 @@ impl Shape {
         client.messages = 40;
         client.bytes = pick(&[1_200, 4_000, 1 << 20]) as u64;
         client.messages_per_subscription = 12;
+        let restricted = pick(&[0, 1]) == 1;
         Self {
             hub: limits,
             client,
             subscriptions: pick(&[3, 3, 8]),
-            rewind: pick(&[0, 0, 30]) as u64,
+            // Where rights have changed, the oracle must know after which event.
+            rewind: if restricted {
+                0
+            } else {
+                pick(&[0, 0, 30]) as u64
+            },
+            restricted,
         }
     }
 }

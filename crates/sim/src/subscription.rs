@@ -1,42 +1,18 @@
 //! Subscriptions of the simulated applications.
 
-use serde::Deserialize;
 use steadfast_session::Time;
 use steadfast_streamer_core::{
-    Window,
+    Position, Window,
     client::{
         Change, Command, Item, LiveDocuments, Start, SubscribeOptions, SubscriptionId,
         WindowDocuments, queue::Queue,
     },
-    filter::{Condition as FieldCondition, Filter, Op},
 };
 
-/// The payload of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(crate) struct Payload {
-    #[serde(rename = "p")]
-    pub(crate) publisher: u64,
-    #[serde(rename = "s")]
-    pub(crate) sequence: u64,
-    #[serde(rename = "v")]
-    pub(crate) value: u64,
-}
-
-/// The events that a subscription selects. The oracle evaluates it without the filter under test.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Selection {
-    pub(crate) collection: &'static str,
-    pub(crate) condition: Condition,
-}
-
-/// The condition of a selection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Condition {
-    None,
-    Publisher(u64),
-    AtLeast(u64),
-    Document(u64),
-}
+use crate::{
+    payload::{Payload, Selection},
+    rights::MaySee,
+};
 
 /// An item that an application consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +38,24 @@ pub(crate) struct Subscription {
     pub(crate) begins: Option<(Start, u64)>,
     /// The documents held, of a subscription that begins with a snapshot.
     pub(crate) live: Option<Live>,
+    pub(crate) granted: Granted,
     pub(crate) consumed: Vec<Consumed>,
     pub(crate) paused_until: Time,
     pub(crate) unsubscribed: bool,
     pub(crate) refused: Option<String>,
+}
+
+/// What its peer may see of the collection, as of each acceptance.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    /// Each with the offset after which it decides. Empty before the first acceptance.
+    since: Vec<(u64, MaySee)>,
+    has_changed: bool,
+    /// The position that each queued snapshot follows, and its rights.
+    queued: Vec<(Position, MaySee)>,
+    /// The rights of the snapshot that was taken last. Several if more than one of the same position was
+    /// queued, because one may have taken the place of another.
+    held: Vec<MaySee>,
 }
 
 /// The documents that an application holds.
@@ -77,59 +67,53 @@ pub(crate) enum Live {
     Window(Window, Box<WindowDocuments>),
 }
 
-/// The number of documents.
-pub(crate) const DOCUMENTS: u64 = 5;
-/// The collections. The second has a fifth of the documents.
-pub(crate) const COLLECTIONS: [&str; 2] = ["things", "others"];
-
-impl Payload {
-    pub(crate) fn document(self) -> u64 {
-        self.value % DOCUMENTS
+impl Granted {
+    /// Notes an acceptance, after whose offset these rights decide.
+    pub(crate) fn accept(&mut self, offset: u64, rights: &MaySee) {
+        self.has_changed |= self.last().is_some_and(|last| last != rights);
+        self.since.retain(|(since, _)| *since < offset);
+        if self.last() != Some(rights) {
+            self.since.push((offset, rights.clone()));
+        }
     }
 
-    pub(crate) fn collection(self) -> &'static str {
-        // A function of the document, so that a document never changes its collection.
-        COLLECTIONS[usize::from(self.document() == 0)]
+    /// Returns true if the peer may see an event.
+    pub(crate) fn admits(&self, offset: u64, payload: Payload) -> bool {
+        let before = self.since.partition_point(|(since, _)| *since < offset);
+        let rights = before.checked_sub(1).map(|at| &self.since[at].1);
+        rights.is_none_or(|rights| rights.admits(payload))
     }
 
-    /// Returns the document. Its size varies, so that credit in bytes runs out as well.
-    pub(crate) fn to_json(self) -> String {
-        let padding = "x".repeat(self.sequence as usize % 4 * 80);
-        format!(
-            r#"{{"p":{},"s":{},"v":{},"padding":"{padding}"}}"#,
-            self.publisher, self.sequence, self.value
-        )
+    /// Returns the rights of the last acceptance.
+    pub(crate) fn last(&self) -> Option<&MaySee> {
+        self.since.last().map(|(_, last)| last)
     }
 
-    pub(crate) fn from_json(data: &[u8]) -> Option<Self> {
-        serde_json::from_slice(data).ok()
-    }
-}
-
-impl Selection {
-    pub(crate) fn matches(self, payload: Payload) -> bool {
-        let holds = match self.condition {
-            Condition::None => true,
-            Condition::Publisher(publisher) => payload.publisher == publisher,
-            Condition::AtLeast(least) => payload.value >= least,
-            Condition::Document(document) => payload.document() == document,
-        };
-        holds && payload.collection() == self.collection
+    pub(crate) fn has_changed(&self) -> bool {
+        self.has_changed
     }
 
-    pub(crate) fn filter(self) -> Filter {
-        let condition = match self.condition {
-            Condition::None => return Filter::all(),
-            Condition::Publisher(publisher) => {
-                FieldCondition::new("p", Op::Eq, publisher.cast_signed())
-            }
-            Condition::AtLeast(least) => FieldCondition::new("v", Op::Ge, least.cast_signed()),
-            // By id and not by a field, because `_id` has its own path through the filter.
-            Condition::Document(document) => {
-                FieldCondition::new("_id", Op::Eq, format!("d{document}"))
-            }
-        };
-        Filter::new([condition]).expect("the filters are valid")
+    /// Notes that a snapshot begins in the queue.
+    pub(crate) fn queue(&mut self, follows: Position) {
+        let rights = self.last().cloned().unwrap_or_default();
+        self.queued.push((follows, rights));
+    }
+
+    /// Notes that the beginning of a snapshot was taken from the queue. Returns true if it replaces one of
+    /// other rights.
+    pub(crate) fn hold(&mut self, follows: Position) -> bool {
+        let same = |(at, _): &&(Position, MaySee)| *at == follows;
+        let held = self.queued.iter().filter(same);
+        let held = held.map(|(_, rights)| rights.clone()).collect();
+        let before = std::mem::replace(&mut self.held, held);
+        let first = self.queued.iter().position(|(at, _)| *at == follows);
+        self.queued.drain(..first.map_or(0, |at| at + 1));
+        !before.is_empty() && before != self.held
+    }
+
+    /// Returns the rights with which the documents that are held may have been sent.
+    pub(crate) fn held(&self) -> &[MaySee] {
+        &self.held
     }
 }
 
@@ -185,6 +169,7 @@ impl Subscription {
             queue: Queue::default(),
             begins: None,
             live: None,
+            granted: Granted::default(),
             consumed: Vec::new(),
             paused_until: Time::ZERO,
             unsubscribed: false,

@@ -1,5 +1,6 @@
 //! The world: runs the next task, steps the machine it concerns, and performs the machine's actions.
 
+mod applications;
 mod client_side;
 mod injection;
 mod server_side;
@@ -16,14 +17,15 @@ use steadfast_streamer_core::{client::Command, hub};
 
 use crate::{
     Fault, Outcome,
-    client::Client,
+    client::{Client, Lifetime},
     net::{Connection, ConnectionId},
     oracle::{self, Events},
     publisher::Publisher,
+    rights::PeerRights,
     scheduler::{Scheduler, Task},
     server::Server,
     shape::Shape,
-    subscription::{Consumed, Payload},
+    subscription::Consumed,
 };
 
 /// The state of one schedule.
@@ -47,6 +49,8 @@ pub(crate) struct World {
     settling: bool,
     /// The events of the log, as far as they were read for the oracle.
     events: Events,
+    /// The client and index of a subscription that was seen to wait for something.
+    waiting: Option<(usize, usize)>,
     /// The steps taken so far, of all machines.
     steps: u64,
     outcome: Outcome,
@@ -70,15 +74,23 @@ impl World {
             .map(|number| {
                 // At least one client resumes; a plain one tells the oracle less.
                 let profile = number == 0 || rng.random_range(0..4) > 0;
-                Client::new(seed, number, profile, shape.client)
+                let mut client = Client::new(seed, number, profile, shape.client);
+                if shape.restricted {
+                    client.rights.push(PeerRights::draw(&mut rng));
+                    if rng.random_range(0..3) == 0 {
+                        client.credentials = Lifetime::Short;
+                    }
+                }
+                client
             })
             .collect();
         let publishers = (0..3).map(Publisher::new).collect();
         Self {
-            server: Server::new(seed, shape.hub.clone()),
+            server: Server::new(seed, &shape),
             seed,
             shape,
             events: Events::default(),
+            waiting: None,
             steps: 0,
             clients,
             publishers,
@@ -140,7 +152,7 @@ impl World {
             self.scheduler
                 .after(Duration::from_millis(5), Task::Publish(publisher));
         }
-        let faults = self.rng.random_range(3..=8);
+        let faults = self.rng.random_range(4..=9);
         for _ in 0..faults {
             let fault = Fault::INJECTED[self.rng.random_range(0..Fault::INJECTED.len())];
             // After the first connections, and early enough before `FAULTS_END` to take effect.
@@ -175,6 +187,9 @@ impl World {
             Task::StartFault(fault) => self.start_fault(fault),
             Task::EndFault(number) => self.end_fault(number),
             Task::Trimmed(incarnation) => self.on_trimmed(incarnation),
+            Task::RightsChanged(incarnation, client) => {
+                self.on_rights_changed(incarnation, client);
+            }
             Task::Restart => self.restart(),
         }
     }
@@ -213,23 +228,32 @@ impl World {
             // From the log and not from what the hub was told, which is what is under test.
             .read(self.events.len(), usize::MAX, usize::MAX)
             .expect("the log in memory does not fail");
-        let payload = |data: &[u8]| Payload::from_json(data).expect("the payload is ours");
         for event in events {
-            self.events.push(payload(&event.data), event.timestamp);
+            self.events.push(&event);
         }
     }
 
     /// Returns true if all events are acknowledged and delivered.
     fn is_settled(&mut self) -> bool {
         self.read_events();
-        self.publishers
-            .iter()
-            .all(|publisher| publisher.in_flight.is_none())
-            && self.clients.iter().all(|client| {
-                let caught_up =
-                    |subscription| oracle::missing(&self.events, client, subscription) == Some(0);
-                client.stopped.is_none() && client.subscriptions.iter().all(caught_up)
-            })
+        let waits = |(client, at): &(usize, usize)| {
+            let client = &self.clients[*client];
+            oracle::missing(&self.events, client, &client.subscriptions[*at]) != Some(0)
+        };
+        let has_stopped = self.clients.iter().any(|client| client.stopped.is_some());
+        // The one that waited the last time is judged before all others.
+        if has_stopped
+            || self.publishers.iter().any(|it| it.in_flight.is_some())
+            || self.waiting.as_ref().is_some_and(waits)
+        {
+            return false;
+        }
+        let clients = self.clients.iter().enumerate();
+        let mut all = clients.flat_map(|(number, client)| {
+            (0..client.subscriptions.len()).map(move |at| (number, at))
+        });
+        self.waiting = all.find(waits);
+        self.waiting.is_none()
     }
 
     fn check(&mut self) {
@@ -243,13 +267,13 @@ impl World {
             for subscription in &client.subscriptions {
                 oracle::check(&self.events, client, subscription, violations);
                 let changes = |item: &&Consumed| matches!(item, Consumed::Change(_));
-                self.outcome.delivered +=
+                self.outcome.counts.delivered +=
                     subscription.consumed.iter().filter(changes).count() as u64;
             }
-            self.outcome.attempts += client.attempts;
+            self.outcome.counts.attempts += client.attempts;
         }
-        self.outcome.events = self.events.len();
-        self.outcome.steps = self.steps;
+        self.outcome.counts.events = self.events.len();
+        self.outcome.counts.steps = self.steps;
     }
 
     /// Closes all clients and checks that nothing is left.
@@ -369,7 +393,11 @@ mod tests {
         let mut world = World::new(5);
         world.steps = MAX_STEPS - 1_000;
         let outcome = world.run();
-        assert!(outcome.steps <= MAX_STEPS + 100, "{}", outcome.steps);
+        assert!(
+            outcome.counts.steps <= MAX_STEPS + 100,
+            "{}",
+            outcome.counts.steps
+        );
         let text = &outcome.violations[0];
         assert!(
             text.contains("seed 5 is stuck") && text.contains("2000"),

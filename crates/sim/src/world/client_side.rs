@@ -1,22 +1,21 @@
-//! The clients' side: dialling, sending, receiving, and their applications.
+//! The clients' side: dialling, sending and receiving.
 
 use rand::RngExt as _;
-use steadfast_session::{Cause, End, Generation, Initiator, Reason, endpoint, session};
-use steadfast_streamer_core::client::{
-    self, Command, Item, LiveDocuments, Resync, ResyncReason, ServerMessage, Start,
-    SubscribeOptions, SubscriptionId, WindowDocuments,
+use steadfast_session::{
+    Authorization, Cause, End, Generation, Initiator, Reason, endpoint, session,
 };
-use steadfast_streamer_core::{Direction, Window};
+use steadfast_streamer_core::client::{
+    self, Command, Item, ServerMessage, Snapshot, SubscriptionId,
+};
 
 use super::World;
 use crate::{
     Fault,
     net::{Connection, ConnectionId, ToClient, ToServer},
     oracle,
+    rights::MaySee,
     scheduler::Task,
-    subscription::{
-        COLLECTIONS, Condition, Consumed, DOCUMENTS, Live, Payload, Selection, Subscription,
-    },
+    subscription::Subscription,
 };
 
 type Action = endpoint::Action<client::ClientMessage, client::Event>;
@@ -101,7 +100,7 @@ impl World {
                 let is_told = lost && self.may_have_lost(number);
                 let client = &mut self.clients[number];
                 if is_told {
-                    self.outcome.plain_losses += 1;
+                    self.outcome.counts.plain_losses += 1;
                     client
                         .subscriptions
                         .iter_mut()
@@ -216,7 +215,10 @@ impl World {
         }
         let input = match item {
             ToClient::Headers => session_input(session::Input::Headers(generation)),
-            ToClient::Message(message, _) => endpoint::Input::Message(generation, message.into()),
+            ToClient::Message(message, _, rights) => {
+                self.clients[number].sees = rights;
+                endpoint::Input::Message(generation, message.into())
+            }
             ToClient::Probed => session_input(session::Input::Probed(generation, true)),
             ToClient::Closed(end) => session_input(session::Input::Ended(generation, end)),
         };
@@ -260,8 +262,10 @@ impl World {
                 if let Some(position) = position {
                     self.check_start(number, id, position.offset);
                 }
+                let sees = self.sees(number, id);
                 if let Some(subscription) = self.subscription(number, id) {
                     let offset = position.map(|position| position.offset);
+                    subscription.granted.accept(offset.unwrap_or(0), &sees);
                     // The first response counts: after a reconnect, the promise since then still
                     // holds.
                     subscription.start = subscription.start.or(offset);
@@ -276,8 +280,12 @@ impl World {
                 }
             }
             client::Event::Refused { id, refusal } => {
+                let is_denied = self.sees(number, id).is_nothing();
+                self.outcome.counts.denials += u64::from(is_denied);
                 if let Some(subscription) = self.subscription(number, id) {
-                    subscription.refused = Some(refusal.to_string());
+                    // It has ended for its application, as if that had cancelled it.
+                    subscription.unsubscribed |= is_denied;
+                    subscription.refused = (!is_denied).then(|| refusal.to_string());
                 }
             }
             client::Event::Item { id, item } => {
@@ -293,6 +301,9 @@ impl World {
                 // An unsubscription is complete at once, whatever is still in flight.
                 if subscription.unsubscribed {
                     return self.violation(format!("an item for {id} after its unsubscription"));
+                }
+                if let Item::Snapshot(Snapshot::Begin { follows }) = &item {
+                    subscription.granted.queue(*follows);
                 }
                 subscription.queue.push(item);
                 let queued = subscription.queue.len();
@@ -316,12 +327,28 @@ impl World {
                     subscription.queue.discard(from);
                 }
             }
+            client::Event::CredentialsDue => {
+                // Now and then the source has none, and the stream ends.
+                if self.rng.random_range(0..3) > 0 {
+                    let newer = Authorization("Bearer newer".to_owned());
+                    self.command(number, Command::Authenticate(newer));
+                }
+            }
             client::Event::Greeted { .. }
             | client::Event::Rtt(_)
-            | client::Event::CredentialsDue
             | client::Event::Counters(_)
             | client::Event::Stopped { .. } => {}
         }
+    }
+
+    /// Returns what a client may see of the collection of a subscription, by the message that arrives.
+    fn sees(&self, number: usize, id: SubscriptionId) -> MaySee {
+        let client = &self.clients[number];
+        let subscription = client.subscriptions.iter().find(|it| it.id == id);
+        let sees = subscription.zip(client.sees.as_ref());
+        sees.map_or(MaySee::Everything, |(subscription, sees)| {
+            sees.of(subscription.selection.collection).clone()
+        })
     }
 
     fn index(&self, number: usize, id: SubscriptionId) -> Option<usize> {
@@ -331,269 +358,13 @@ impl World {
             .position(|subscription| subscription.id == id)
     }
 
-    fn subscription(&mut self, number: usize, id: SubscriptionId) -> Option<&mut Subscription> {
+    pub(super) fn subscription(
+        &mut self,
+        number: usize,
+        id: SubscriptionId,
+    ) -> Option<&mut Subscription> {
         let at = self.index(number, id)?;
         Some(&mut self.clients[number].subscriptions[at])
-    }
-
-    pub(super) fn subscribe(&mut self, number: usize) {
-        let condition = match self.rng.random_range(0..4) {
-            0 => Condition::None,
-            1 => Condition::Publisher(self.rng.random_range(0..3)),
-            2 => Condition::AtLeast(self.rng.random_range(0..20)),
-            _ => Condition::Document(self.rng.random_range(0..DOCUMENTS)),
-        };
-        let selection = Selection {
-            collection: COLLECTIONS[usize::from(self.rng.random_range(0..5) == 0)],
-            condition,
-        };
-        let start = self.draw_start(number);
-        self.subscribe_from(number, selection, start);
-    }
-
-    fn subscribe_from(&mut self, number: usize, selection: Selection, start: Start) {
-        self.next_subscription += 1;
-        let id = SubscriptionId(self.next_subscription);
-        let mut subscription = Subscription::new(id, selection);
-        // A plain server has no snapshots.
-        if start == Start::Now && self.clients[number].profile {
-            subscription.live = self.draw_live();
-        }
-        let options = subscription
-            .live
-            .as_ref()
-            .map_or_else(SubscribeOptions::default, Live::options);
-        match start {
-            // A plain server tells no position. Its start is not before what the hub knew by now.
-            Start::Now if !self.clients[number].profile => {
-                subscription.start = Some(self.server.known_head);
-            }
-            Start::After(position) => subscription.start = Some(position.offset),
-            Start::Oldest | Start::AtTime(_) => {
-                subscription.begins = Some((start, self.server.known_first));
-            }
-            _ => {}
-        }
-        self.clients[number].subscriptions.push(subscription);
-        let command = Command::Subscribe {
-            id,
-            database: "default".to_owned(),
-            collection: selection.collection.to_owned(),
-            filter: selection.filter(),
-            start,
-            options,
-        };
-        self.command(number, command);
-    }
-
-    /// Decides where a subscription begins. A plain server has no past.
-    fn draw_start(&mut self, number: usize) -> Start {
-        if !self.clients[number].profile {
-            return Start::Now;
-        }
-        match self.rng.random_range(0..8) {
-            0 => Start::Oldest,
-            1 => {
-                let back = self.rng.random_range(0..4_000);
-                let now = self.scheduler.now().as_micros() / 1_000;
-                Start::AtTime(now.saturating_sub(back).cast_signed())
-            }
-            _ => Start::Now,
-        }
-    }
-
-    /// Checks the offset at which the server began a subscription that was not to begin now.
-    fn check_start(&mut self, number: usize, id: SubscriptionId, offset: u64) {
-        let subscription = self.subscription(number, id);
-        let Some((start, known_first)) = subscription.and_then(|it| it.begins.take()) else {
-            return;
-        };
-        self.read_events();
-        let first = self.server.reader.bounds().first;
-        let is_right = match start {
-            // The log may have been trimmed while the request was on its way.
-            Start::Oldest => {
-                self.outcome.starts_at_oldest += 1;
-                (known_first..=first).contains(&offset)
-            }
-            Start::AtTime(time_ms) => {
-                self.outcome.starts_at_time += 1;
-                self.events.begin_at(time_ms, offset, first)
-            }
-            _ => false,
-        };
-        if !is_right {
-            self.violation(format!(
-                "{id} was to begin at {start:?} and began at {offset}"
-            ));
-        }
-    }
-
-    /// Decides whether an application holds documents, and which.
-    fn draw_live(&mut self) -> Option<Live> {
-        match self.rng.random_range(0..6) {
-            0 => Some(Live::Set(LiveDocuments::default())),
-            1 => {
-                let direction = if self.rng.random_range(0..2) == 0 {
-                    Direction::Ascending
-                } else {
-                    Direction::Descending
-                };
-                // Of few documents, so that windows run empty and overflow.
-                let mut window = Window::new("v", direction, self.rng.random_range(1..3));
-                window.reserve = self.rng.random_range(0..2);
-                let documents = WindowDocuments::new(window.clone());
-                Some(Live::Window(window, Box::new(documents)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Cancels a random subscription. With `continues`, a new one goes on where its application
-    /// stopped, as after a restart of the process.
-    fn unsubscribe(&mut self, number: usize, continues: bool) {
-        let count = self.clients[number].subscriptions.len();
-        let at = self.rng.random_range(0..count);
-        let subscription = &mut self.clients[number].subscriptions[at];
-        // The entry stays in the list, because indices of tasks refer to it.
-        if std::mem::replace(&mut subscription.unsubscribed, true) {
-            return;
-        }
-        let queue = std::mem::take(&mut subscription.queue);
-        let (id, selection) = (subscription.id, subscription.selection);
-        // Of the consumed items, not of the received ones: the successor gets the queued ones
-        // again.
-        // A set that is held ends with its application.
-        let position = queue
-            .position()
-            .filter(|_| continues && subscription.live.is_none());
-        subscription.end = position.map(|position| position.offset);
-        self.command(number, Command::Unsubscribe { id });
-        if let Some(position) = position {
-            self.subscribe_from(number, selection, Start::After(position));
-        }
-    }
-
-    /// Lets an application consume some items of its queue.
-    pub(super) fn on_consume(&mut self, number: usize, at: usize) {
-        let now = self.scheduler.now();
-        let most = self.rng.random_range(1..=6);
-        let subscription = &mut self.clients[number].subscriptions[at];
-        if subscription.paused_until > now {
-            let resume_at = subscription.paused_until;
-            return self.scheduler.at(resume_at, Task::Consume(number, at));
-        }
-        // Only of a position that had left the log, with its term if all of that had. A server that keeps
-        // positions roughly may have had an earlier one.
-        let lost_before = self.server.reader.bounds().first + self.shape.rewind;
-        let is_explained = |resync: &Resync| {
-            matches!(resync.reason, ResyncReason::Trimmed | ResyncReason::Epoch)
-                && resync.lost_from.offset < lost_before
-        };
-        let (mut trims, mut unexpected) = (0, Vec::new());
-        let mut whole = Vec::new();
-        let mut asked = Vec::new();
-        for _ in 0..most {
-            let item = subscription.queue.pop();
-            if let (Some(live), Some(item)) = (&mut subscription.live, &item) {
-                match item {
-                    Item::Resync(resync) if is_explained(resync) => trims += 1,
-                    Item::Resync(_) => unexpected.push(item.clone()),
-                    _ => {}
-                }
-                asked.extend(live.apply(subscription.id, item.clone()));
-                // Whole sets are compared with the log at every position.
-                let at = subscription.queue.position();
-                whole.extend(
-                    at.filter(|_| live.is_exact())
-                        .map(|at| (at.offset, live.clone())),
-                );
-                continue;
-            }
-            match item {
-                Some(Item::Change(change)) => match Payload::from_json(&change.data) {
-                    Some(payload) => subscription.consumed.push(Consumed::Change(payload)),
-                    None => subscription.refused = Some("unreadable payload".to_owned()),
-                },
-                Some(Item::Gap(_)) => subscription.consumed.push(Consumed::Gap),
-                Some(Item::Resync(resync)) if is_explained(&resync) => {
-                    let (from, to) = (resync.lost_from.offset, resync.resumes_at.offset);
-                    subscription.consumed.push(Consumed::Trimmed(from, to));
-                    trims += 1;
-                }
-                Some(item) => unexpected.push(item),
-                None => break,
-            }
-        }
-        let unexpected = unexpected
-            .first()
-            .map(|item| format!("{} got {item:?}", subscription.id));
-        *self.outcome.fault_effects.entry(Fault::Trim).or_default() += trims;
-        let (id, selection) = (subscription.id, subscription.selection);
-        let report = subscription.queue.take_report();
-        if !subscription.queue.is_empty() {
-            let delay = self.millis(1, 25);
-            self.scheduler.after(delay, Task::Consume(number, at));
-        }
-        if let Some(through) = report {
-            self.trace(id.0 ^ through);
-            self.command(number, Command::Taken { id, through });
-        }
-        for command in asked {
-            match &command {
-                Command::Refill { .. } => self.outcome.windows_refilled += 1,
-                _ => self.outcome.windows_narrowed += 1,
-            }
-            self.command(number, command);
-        }
-        if let Some(what) = unexpected {
-            self.violation(what);
-        }
-        for (offset, live) in whole {
-            self.check_live(selection, offset, &live);
-        }
-    }
-
-    /// Compares the documents that an application holds with a query of the log.
-    fn check_live(&mut self, selection: Selection, offset: u64, live: &Live) {
-        self.read_events();
-        self.outcome.live_checks += 1;
-        if let Some(what) = oracle::live_difference(&self.events, selection, offset, live) {
-            self.violation(what);
-        }
-    }
-
-    /// Checks that the server has ended the older streams of every session.
-    fn check_sessions(&mut self) {
-        let held = self.server.hub.as_ref().map(|hub| hub.stats().gauges);
-        if let Some(held) = held.filter(|held| held.profile_streams > held.sessions) {
-            self.violation(format!("two streams of one session: {held:?}"));
-        }
-    }
-
-    /// Lets a client act by itself.
-    pub(super) fn on_act(&mut self, number: usize) {
-        if self.settling || self.clients[number].has_ended {
-            return;
-        }
-        self.check_sessions();
-        match self.rng.random_range(0..8) {
-            0 | 1 => self.subscribe(number),
-            2 => self.unsubscribe(number, false),
-            3 | 4 => self.unsubscribe(number, true),
-            5 => {
-                // A requested attempt may come before the backoff ends, but not before the minimum
-                // interval.
-                self.clients[number].pace.on_connect_requested();
-                self.session(number, session::Input::Reconnect);
-            }
-            _ => {
-                self.clients[number].pace.on_connect_requested();
-                self.session(number, session::Input::Connect);
-            }
-        }
-        let delay = self.millis(100, 2_500);
-        self.scheduler.after(delay, Task::Act(number));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Injection of faults, and their end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use steadfast_session::{End, Initiator, Reason};
@@ -10,7 +10,8 @@ use steadfast_streamer_core::hub::{Input, StreamId};
 use super::World;
 use crate::{
     Fault,
-    net::{ConnectionId, ToClient},
+    net::{Connection, ConnectionId, ToClient},
+    rights::PeerRights,
     scheduler::Task,
 };
 
@@ -22,6 +23,7 @@ pub(crate) enum ActiveFault {
     Freeze,
     Drain,
     Flap,
+    Revocation(usize),
 }
 
 impl World {
@@ -50,7 +52,13 @@ impl World {
                 self.server.flapping = true;
                 Some((ActiveFault::Flap, self.millis(500, 3_000)))
             }
-            Fault::Late => None,
+            Fault::Rights => {
+                let number = self.rng.random_range(0..self.clients.len());
+                return self.change_rights(number);
+            }
+            Fault::Revocation => self.revoke(),
+            // They are not injected.
+            Fault::Late | Fault::Expiry => None,
         };
         if let Some((active, span)) = started {
             self.faults_started += 1;
@@ -79,7 +87,7 @@ impl World {
                 let delay = self.millis(20, 800);
                 self.scheduler.after(delay, Task::Restart);
             }
-            Some(ActiveFault::Drain) | None => {}
+            Some(ActiveFault::Drain | ActiveFault::Revocation(_)) | None => {}
         }
     }
 
@@ -90,10 +98,85 @@ impl World {
         for number in 1..=self.faults_started {
             self.end_fault(number);
         }
+        for number in 0..self.clients.len() {
+            let client = &self.clients[number];
+            if let Some(rights) = client.rights.last() {
+                let lasting = rights.lasting(&mut self.rng);
+                self.set_rights(number, lasting);
+            }
+        }
         if self.server.hub.is_none() {
             self.scheduler
                 .after(Duration::from_millis(10), Task::Restart);
         }
+    }
+
+    /// Changes the rights of a client.
+    pub(super) fn change_rights(&mut self, number: usize) {
+        if self.shape.restricted {
+            let rights = PeerRights::draw(&mut self.rng);
+            self.set_rights(number, rights);
+        }
+    }
+
+    /// Sets the rights of new streams of a client. The hub hears of them a little later.
+    fn set_rights(&mut self, number: usize, rights: Arc<PeerRights>) {
+        let delay = self.millis(0, 500);
+        self.clients[number].rights.push(rights);
+        let changed = Task::RightsChanged(self.server.incarnation, number);
+        self.scheduler.after(delay, changed);
+    }
+
+    pub(super) fn on_rights_changed(&mut self, incarnation: u64, number: usize) {
+        if incarnation != self.server.incarnation || self.server.hub.is_none() {
+            return;
+        }
+        if let Some(thaw) = self.server.frozen_until {
+            let task = Task::RightsChanged(incarnation, number);
+            return self.scheduler.at(thaw, task);
+        }
+        for id in self.served_connections(number) {
+            let before = self.connections[&id].rights.clone();
+            if before.as_ref() != self.clients[number].rights.last() {
+                self.count_effect(Fault::Rights);
+            }
+            self.authorize(id, false);
+        }
+    }
+
+    /// Returns the open connections of a client to the server that runs.
+    fn served_connections(&self, number: usize) -> Vec<ConnectionId> {
+        let is_served = |connection: &Connection| {
+            connection.client == number
+                && connection.server_open
+                && connection.incarnation == self.server.incarnation
+                && connection.rights.is_some()
+        };
+        let served = self.connections.iter().filter(|(_, it)| is_served(it));
+        served.map(|(id, _)| *id).collect()
+    }
+
+    /// Returns true if the credentials of a client are refused.
+    pub(super) fn is_revoked(&self, number: usize) -> bool {
+        let revokes =
+            |fault: &ActiveFault| matches!(fault, ActiveFault::Revocation(it) if *it == number);
+        self.active_faults.values().any(revokes)
+    }
+
+    /// Ends the streams of a client, which gets no new ones for a while.
+    fn revoke(&mut self) -> Option<(ActiveFault, Duration)> {
+        if !self.shape.restricted || !self.server.is_running() {
+            return None;
+        }
+        let number = self.rng.random_range(0..self.clients.len());
+        for id in self.served_connections(number) {
+            self.count_effect(Fault::Revocation);
+            self.step_hub(Input::Revoked {
+                stream: StreamId(id.0),
+                reason: "the credentials are revoked".to_owned(),
+            });
+        }
+        Some((ActiveFault::Revocation(number), self.millis(100, 2_000)))
     }
 
     fn has_open_connection(&self) -> bool {
@@ -226,6 +309,7 @@ impl World {
     fn thaw(&mut self) {
         self.server.frozen_until = None;
         let now = self.scheduler.now();
+        self.server.thawed_at = now;
         for id in self.connections.keys() {
             self.scheduler.at(now, Task::ArriveAtServer(*id));
         }

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use rand::RngExt as _;
-use steadfast_session::{End, Initiator, Reason};
+use steadfast_session::{Advice, End, Initiator, Reason, Time};
 use steadfast_streamer::log::{
     DocumentKey, DocumentQuery, Log as _, Outcome, testing::offset_of_time, with_previous,
 };
 use steadfast_streamer_core::hub::{
-    Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamId, split_frames,
+    Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamAccess, StreamId, split_frames,
 };
 use steadfast_wire::streamer::{
     GatewayMessage, StreamerMessage, gateway_message::Payload, subscribe_request::Start,
@@ -18,6 +18,7 @@ use steadfast_wire::streamer::{
 use super::{HOLES_END, World};
 use crate::{
     Fault,
+    client::Lifetime,
     net::{ConnectionId, ToClient, ToServer, WINDOW},
     scheduler::Task,
     server::{DocumentRead, to_end},
@@ -42,22 +43,31 @@ impl World {
             for action in actions {
                 self.perform_hub_action(action);
             }
-            // A slice of matching takes a moment, in which messages arrive.
-            let deadline = deadline.map(|at| at.max(now + Duration::from_micros(100)));
-            if let Some(at) = deadline
-                && self
-                    .server
-                    .scheduled_deadline
-                    .is_none_or(|due| due <= now || at < due)
-            {
-                self.server.scheduled_deadline = Some(at);
-                self.scheduler.at(at, Task::HubDue(self.server.incarnation));
+            if let Some(at) = deadline {
+                // A slice of matching takes a moment, in which messages arrive.
+                self.arm_hub(at.max(now + Duration::from_micros(100)));
             }
+        }
+    }
+
+    /// Schedules the next step of the hub, unless one is scheduled before.
+    fn arm_hub(&mut self, at: Time) {
+        let is_later = |due: Time| at < due;
+        if self.server.scheduled_deadline.is_none_or(is_later) {
+            self.server.scheduled_deadline = Some(at);
+            self.scheduler.at(at, Task::HubDue(self.server.incarnation));
         }
     }
 
     /// Reads the states of documents before events, as a driver does, or fails to.
     fn complete(&mut self, mut input: Input) -> Input {
+        if let Input::Authorized { stream, access, .. } = &input
+            && let Some(connection) = self.connections.get_mut(&ConnectionId(stream.0))
+        {
+            // Only now: what the hub sent before was sent with other rights.
+            connection.rights = self.clients[connection.client].rights.last().cloned();
+            connection.expires_at = access.expires_at;
+        }
         if let Input::Committed { events }
         | Input::ReadDone {
             result: Ok(events), ..
@@ -66,10 +76,10 @@ impl World {
         {
             for event in events.iter_mut().filter(|event| hub.wants_previous(event)) {
                 if self.rng.random_range(0..16) == 0 {
-                    self.outcome.previous_unread += 1;
+                    self.outcome.counts.previous_unread += 1;
                 } else {
                     *event = with_previous(&*self.server.reader, event);
-                    self.outcome.previous_read += 1;
+                    self.outcome.counts.previous_read += 1;
                 }
             }
         }
@@ -86,8 +96,16 @@ impl World {
             self.scheduler.at(thaw, Task::HubDue(incarnation));
             return;
         }
-        self.server.scheduled_deadline = None;
-        self.step_hub(Input::Tick);
+        let now = self.scheduler.now();
+        // A task that a sooner one has replaced finds a later deadline, or none.
+        if self
+            .server
+            .scheduled_deadline
+            .take_if(|at| *at <= now)
+            .is_some()
+        {
+            self.step_hub(Input::Tick);
+        }
     }
 
     fn perform_hub_action(&mut self, action: Action) {
@@ -105,7 +123,11 @@ impl World {
                 flush,
             } => {
                 let id = ConnectionId(stream.0);
+                let now = self.scheduler.now();
                 if let Some(connection) = self.connections.get_mut(&id) {
+                    if connection.expires_at.is_some_and(|at| at <= now) {
+                        *self.outcome.fault_effects.entry(Fault::Expiry).or_default() += 1;
+                    }
                     connection.server_open = false;
                     if !flush {
                         connection.queue.clear();
@@ -113,7 +135,7 @@ impl World {
                     connection.queue.extend(
                         last.into_iter()
                             .flat_map(split_frames)
-                            .map(|message| ToClient::Message(decode(&message), 0)),
+                            .map(|message| ToClient::Message(decode(&message), 0, None)),
                     );
                     // Behind the messages: a status does not overtake data on a stream.
                     connection.queue.push_back(ToClient::Closed(to_end(status)));
@@ -201,10 +223,25 @@ impl World {
     /// Sends a message of the hub, after a check of what it promises.
     fn send(&mut self, id: ConnectionId, message: StreamerMessage, bytes: usize) {
         let limit = self.shape.hub.queue_messages;
+        let now = self.scheduler.now();
+        let mut rights = None;
         if let Some(connection) = self.connections.get_mut(&id) {
             if self.clients[connection.client].profile
                 && let Err(what) = connection.wire.check(&message)
             {
+                self.outcome.violations.push(what);
+            }
+            rights.clone_from(&connection.rights);
+            if let Some(Err(what)) = rights.as_ref().map(|it| it.check(&message)) {
+                self.outcome.violations.push(what);
+            }
+            // A process that was frozen handles what has arrived meanwhile before its clock.
+            let thawed_at = self.server.thawed_at;
+            if connection
+                .expires_at
+                .is_some_and(|at| at.max(thawed_at) < now)
+            {
+                let what = format!("{message:?} is sent after the credentials expired");
                 self.outcome.violations.push(what);
             }
             let waiting = connection.waiting_deliveries();
@@ -213,7 +250,7 @@ impl World {
                 self.outcome.violations.push(what);
             }
         }
-        self.queue_for_client(id, ToClient::Message(message, bytes));
+        self.queue_for_client(id, ToClient::Message(message, bytes, rights));
     }
 
     fn queue_for_client(&mut self, id: ConnectionId, item: ToClient) {
@@ -239,7 +276,7 @@ impl World {
             let Some(item) = connection.queue.pop_front() else {
                 break;
             };
-            if let ToClient::Message(_, weight) = &item {
+            if let ToClient::Message(_, weight, _) = &item {
                 bytes += weight;
                 messages += 1;
             }
@@ -258,8 +295,7 @@ impl World {
                 messages,
             });
             // Outside a step of the hub, only its next step takes this input.
-            self.scheduler
-                .at(now, Task::HubDue(self.server.incarnation));
+            self.arm_hub(now);
         }
     }
 
@@ -269,6 +305,8 @@ impl World {
         if let Some(thaw) = self.server.frozen_until {
             return self.scheduler.at(thaw, Task::ArriveAtServer(id));
         }
+        let client = self.connections.get(&id).map(|it| it.client);
+        let is_revoked = client.is_some_and(|client| self.is_revoked(client));
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -284,9 +322,16 @@ impl World {
         }
         if served {
             match item {
+                ToServer::Open if is_revoked => {
+                    connection.server_open = false;
+                    let text = "the credentials are revoked".to_owned();
+                    let end = End::status(16, text, Advice::Refresh);
+                    self.queue_for_client(id, ToClient::Closed(end));
+                }
                 ToServer::Open => {
                     self.queue_for_client(id, ToClient::Headers);
                     self.step_hub(Input::Opened { stream });
+                    self.authorize(id, false);
                 }
                 ToServer::Message(mut message) if open => {
                     self.rewind(&mut message);
@@ -295,7 +340,11 @@ impl World {
                         connection.wire.on_request(&message);
                     }
                     let message = *message;
-                    self.step_hub(Input::Message { stream, message });
+                    if matches!(message.payload, Some(Payload::Authenticate(_))) {
+                        self.authorize(id, true);
+                    } else {
+                        self.step_hub(Input::Message { stream, message });
+                    }
                     self.flap(id);
                 }
                 // The stream has ended; the client may not know yet.
@@ -307,6 +356,36 @@ impl World {
             }
         }
         self.remove_if_closed(id);
+    }
+
+    /// Tells the hub what the client of a connection may see from now on.
+    pub(super) fn authorize(&mut self, id: ConnectionId, answers: bool) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let client = &self.clients[connection.client];
+        let Some(rights) = client.rights.last().cloned() else {
+            return;
+        };
+        let stream = StreamId(id.0);
+        if self.is_revoked(connection.client) {
+            let reason = "the credentials are revoked".to_owned();
+            return self.step_hub(Input::Revoked { stream, reason });
+        }
+        let owner = format!("principal-{}", connection.client);
+        let expires = client.credentials == Lifetime::Short && !self.settling;
+        let lifetime = self.millis(1_500, 4_000);
+        let access = StreamAccess {
+            owner: owner.into(),
+            shares_limits: false,
+            rights,
+            expires_at: expires.then(|| self.scheduler.now() + lifetime),
+        };
+        self.step_hub(Input::Authorized {
+            stream,
+            access,
+            answers,
+        });
     }
 
     /// Makes a server that keeps positions roughly out of ours: it resumes earlier than requested.
