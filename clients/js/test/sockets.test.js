@@ -1,10 +1,7 @@
-// The client over real sockets, as the bundle that browsers get: cuts, restarts, requests that are repeated, and the first example of the README.
+// The client over real sockets, as the bundle that browsers get: cuts, restarts, and requests that are repeated.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { createInterface } from "node:readline";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import WebSocket from "ws";
 import { connect } from "../steadfast.js";
 import { runExample } from "./example.js";
@@ -72,30 +69,6 @@ test("a gateway that restarts loses nothing", () =>
     await taking;
     assert.deepEqual(taken, [1, 2, 3]);
   }));
-
-test("a process that was stopped continues where it was", async () => {
-  const server = await new Server().start();
-  server.model.heartbeatMs = 300;
-  const follower = spawn(process.execPath, [fileURLToPath(new URL("follow.js", import.meta.url)), server.url]);
-  const lines = createInterface(follower.stdout)[Symbol.asyncIterator]();
-  const next = async () => (await lines.next()).value;
-  try {
-    assert.equal(await next(), "live");
-    server.model.publish("a", { n: 1 });
-    assert.equal(await next(), "1");
-    follower.kill("SIGSTOP");
-    server.model.publish("a", { n: 2 });
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    // What a proxy does to a connection that says nothing.
-    server.cut();
-    server.model.publish("a", { n: 3 });
-    follower.kill("SIGCONT");
-    assert.deepEqual([await next(), await next()], ["2", "3"]);
-  } finally {
-    follower.kill("SIGKILL");
-    await server.stop();
-  }
-});
 
 test("documents are read with their position and published", () =>
   serve(async ({ server, orders }) => {
@@ -228,11 +201,6 @@ test("a key that the gateway would refuse is not sent", () =>
     }
     assert.equal(server.requests.length, 0);
     await orders.publish({ id: "a" }, { idempotencyKey: "k".repeat(128) });
-  }));
-
-test("the first example of the README runs", () =>
-  serve(async ({ server }) => {
-    assert.equal(await runExample(server.url), "whole 1\nentered 2\n");
   }));
 
 test("the bundle runs on the WebSocket of the runtime", () =>

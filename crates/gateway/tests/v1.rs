@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Policy, World, soon, v1::V1};
+use support::{Policy, World, v1::V1};
 use tokio::time::timeout;
 
 fn subscribe(id: &str, more: &Value) -> Value {
@@ -199,21 +199,6 @@ async fn token_sees_its_documents_only() {
         .await;
     assert_eq!(alice.next().await["code"], "unauthenticated");
     assert_eq!(u16::from(alice.client.closed().await.unwrap().code), 4401);
-}
-
-#[tokio::test]
-async fn draining_gateway_says_when_to_come_back() {
-    let world = World::start().await;
-    let mut client = V1::open(world.gateway.address()).await;
-    client.send(subscribe("s", &json!({}))).await;
-    assert_eq!(client.next().await["type"], "subscribed");
-    let draining = tokio::spawn(world.gateway.drain(Duration::from_secs(20)));
-    assert_eq!(
-        client.next().await,
-        json!({"type": "drain", "retryAfterMs": 5_000})
-    );
-    assert_eq!(u16::from(client.client.closed().await.unwrap().code), 1012);
-    soon(draining).await.unwrap();
 }
 
 #[tokio::test]

@@ -129,35 +129,3 @@ async fn collect(
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use steadfast_streamer::Filter;
-
-    use super::*;
-    use crate::{
-        driver::tests::{Tokens, shared},
-        limits::Limits,
-    };
-
-    #[tokio::test(start_paused = true)]
-    async fn poll_ends_when_the_token_expires() {
-        let lifetime = Duration::from_secs(5);
-        let tokens = Tokens::expiring(lifetime);
-        let (rights, _file) = tokens.load();
-        let shared = shared(rights, Limits::default());
-        let peer = tokens.alice(&shared.rights);
-        let wanted = Request::changes("d".into(), "c".into(), Filter::all());
-        let wait = Wait {
-            time: Duration::from_secs(60),
-            items: 1,
-        };
-        let started = Instant::now();
-        let error = serve(&shared, peer, wanted, None, wait).await.unwrap_err();
-        assert!(
-            format!("{error:?}").contains("unauthenticated"),
-            "{error:?}"
-        );
-        assert!(started.elapsed() <= lifetime + Duration::from_millis(10));
-    }
-}
