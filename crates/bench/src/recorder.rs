@@ -10,7 +10,7 @@ mod dataset;
 pub(crate) mod resident;
 mod ring;
 
-use std::{hint::black_box, time::Instant};
+use std::hint::black_box;
 
 use anyhow::{Context, Result, ensure};
 use steadfast_bench::{
@@ -186,11 +186,11 @@ fn file_bytes(name: &str, mut feed: Feed, scrapes: usize, figures: &mut Figures)
         let (time, row) = feed.advance();
         fill.record(time, row)?;
         if count % 5 == 0 {
-            fill.recorder.sync(Instant::now())?;
+            fill.recorder.sync()?;
         }
     }
-    fill.recorder.sync(Instant::now())?;
-    fill.recorder.sync(Instant::now())?;
+    fill.recorder.sync()?;
+    fill.recorder.sync()?;
     // The first sync publishes segments, and only the second removes the heads they replace.
     let (mut names, mut others) = (0, 0);
     for entry in std::fs::read_dir(dir.path())? {

@@ -21,30 +21,22 @@ pub(crate) enum Field {
     Unit,
 }
 
-/// A statement on a family, with escapes resolved.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Statement<'a> {
-    Help(&'a str),
+/// A statement on a family. Its text is a range of the line first, and then has its escapes resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Statement<T> {
+    Help(T),
     Kind(Kind),
-    Unit(&'a str),
+    Unit(T),
 }
 
-impl Statement<'_> {
-    pub(crate) fn field(self) -> Field {
+impl<T> Statement<T> {
+    pub(crate) fn field(&self) -> Field {
         match self {
             Self::Help(_) => Field::Help,
             Self::Kind(_) => Field::Kind,
             Self::Unit(_) => Field::Unit,
         }
     }
-}
-
-/// The result of looking up the family of a sample's name. It is valid until families change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FamilyLookup {
-    /// The revision of the families plus one; zero if there was no lookup.
-    revision: u64,
-    family: Option<FamilyId>,
 }
 
 /// The families that the last finished scrape or the current one states.
@@ -67,8 +59,6 @@ pub(crate) struct Families {
     stated_bytes: usize,
     /// The number of the current scrape, from 1.
     scrape: u32,
-    /// The number of changes so far.
-    revision: u64,
     /// The current scrape has stated something that the one before did not.
     changed: bool,
     /// The families are those of the last finished scrape. False after an abandoned scrape that
@@ -79,7 +69,6 @@ pub(crate) struct Families {
 #[derive(Debug)]
 struct Family {
     name: Box<str>,
-    hash: u32,
     kind: Option<Kind>,
     help: Option<Box<str>>,
     unit: Option<Box<str>>,
@@ -106,7 +95,7 @@ impl Family {
         }
     }
 
-    fn has(&self, statement: Statement<'_>) -> bool {
+    fn has(&self, statement: Statement<&str>) -> bool {
         match statement {
             Statement::Help(help) => self.help.as_deref() == Some(help),
             Statement::Kind(kind) => self.kind == Some(kind),
@@ -166,11 +155,11 @@ impl Families {
     pub(crate) fn state(
         &mut self,
         name: &str,
-        statement: Statement<'_>,
+        statement: Statement<&str>,
         limits: &Limits,
     ) -> Result<(FamilyId, bool), Reason> {
         let field = statement.field();
-        let (known, hash) = self.known(name);
+        let known = self.known(name);
         self.latest = known;
         let same = known.is_some_and(|id| self.family(id).has(statement));
         if let Some(id) = known
@@ -196,10 +185,9 @@ impl Families {
         }
         let id = match known {
             Some(id) => id,
-            None => self.create(name, hash, field, limits),
+            None => self.create(name, field, limits),
         };
         self.changed = true;
-        self.revision += 1;
         self.latest = Some(id);
         let family = self.family_mut(id);
         match statement {
@@ -239,11 +227,10 @@ impl Families {
         Ok(())
     }
 
-    fn create(&mut self, name: &str, hash: u32, field: Field, limits: &Limits) -> FamilyId {
+    fn create(&mut self, name: &str, field: Field, limits: &Limits) -> FamilyId {
         let id = FamilyId(self.all.len() as u32);
         let mut family = Family {
             name: name.into(),
-            hash,
             kind: None,
             help: None,
             unit: None,
@@ -261,7 +248,7 @@ impl Families {
         if self.names.is_full(self.all.len()) {
             self.build_index();
         } else {
-            self.add_to_index(id, hash);
+            self.add_to_index(id);
         }
         id
     }
@@ -270,13 +257,15 @@ impl Families {
         self.unindexed.clear();
         self.names.reset(self.all.len() + 1);
         for number in 0..self.all.len() {
-            let id = FamilyId(number as u32);
-            self.add_to_index(id, self.family(id).hash);
+            self.add_to_index(FamilyId(number as u32));
         }
     }
 
-    fn add_to_index(&mut self, id: FamilyId, hash: u32) {
-        if !self.names.insert(hash, id.0) {
+    fn add_to_index(&mut self, id: FamilyId) {
+        if !self
+            .names
+            .insert(index::hash(self.name(id).as_bytes()), id.0)
+        {
             // A linear list would let a page with constructed collisions cost quadratic time.
             let (Ok(position) | Err(position)) = self.unindexed_position(self.name(id));
             self.unindexed.insert(position, id);
@@ -288,25 +277,18 @@ impl Families {
         unindexed.binary_search_by(|id| self.name(*id).cmp(name))
     }
 
-    /// Finds a family by name. The second value is the hash of the name, if it was computed.
-    fn known(&self, name: &str) -> (Option<FamilyId>, u32) {
-        if let Some(id) = self.latest
-            && self.name(id) == name
-        {
-            // Only new families need the hash.
-            return (Some(id), 0);
+    /// Finds a family by name.
+    fn known(&self, name: &str) -> Option<FamilyId> {
+        // Statements and samples of a family mostly follow each other, and need no hash.
+        if self.latest.is_some_and(|id| self.name(id) == name) {
+            return self.latest;
         }
-        let hash = index::hash(name.as_bytes());
-        let found = self.names.candidates(hash).map(FamilyId);
-        let found = found
-            .filter(|id| self.family(*id).hash == hash)
-            .find(|id| self.name(*id) == name)
-            .or_else(|| {
-                self.unindexed_position(name)
-                    .ok()
-                    .map(|at| self.unindexed[at])
-            });
-        (found, hash)
+        let indexed = self.names.candidates(index::hash(name.as_bytes()));
+        let found = indexed.map(FamilyId).find(|id| self.name(*id) == name);
+        found.or_else(|| {
+            let at = self.unindexed_position(name).ok()?;
+            Some(self.unindexed[at])
+        })
     }
 
     fn name(&self, id: FamilyId) -> &str {
@@ -326,21 +308,9 @@ impl Families {
     }
 
     /// Returns the family of a sample: the family with the sample's name, else the one whose kind
-    /// has the sample's suffix. `lookup` is the previous result for this name; it is updated if
-    /// families have changed since.
-    #[inline]
-    pub(crate) fn of_sample<'a>(
-        &'a self,
-        sample: &'a str,
-        lookup: &mut FamilyLookup,
-    ) -> FamilyRef<'a> {
-        if lookup.revision != self.revision + 1 {
-            *lookup = FamilyLookup {
-                revision: self.revision + 1,
-                family: self.find_for(sample),
-            };
-        }
-        lookup.family.map_or(
+    /// has the sample's suffix.
+    pub(crate) fn of_sample<'a>(&'a self, sample: &'a str) -> FamilyRef<'a> {
+        self.find_for(sample).map_or(
             FamilyRef {
                 name: sample,
                 kind: None,
@@ -352,9 +322,9 @@ impl Families {
     }
 
     fn find_for(&self, sample: &str) -> Option<FamilyId> {
-        self.known(sample).0.or_else(|| {
+        self.known(sample).or_else(|| {
             let (base, _) = split_suffix(sample)?;
-            let id = self.known(base).0?;
+            let id = self.known(base)?;
             let kind = self.family(id).kind.unwrap_or_default();
             kind.owns(base, sample).then_some(id)
         })
@@ -363,7 +333,7 @@ impl Families {
     /// Removes the fields that the finished scrape did not state, and reports the families that
     /// changed. Returns the new ids of the families, if any was removed.
     pub(crate) fn finish(&mut self, mut report: impl FnMut(&FamilyRef<'_>)) -> Option<NewIds> {
-        let (mut any_unstated, mut any_lost) = (false, false);
+        let mut any_unstated = false;
         for family in &mut self.all {
             // The sink still has what an abandoned scrape stated.
             let mut lost = std::mem::take(&mut family.reverted);
@@ -374,18 +344,13 @@ impl Families {
             }
             any_unstated |= !family.stated_in.contains(&self.scrape);
             if lost {
-                any_lost = true;
                 report(&family.describe());
             }
         }
         self.consistent = true;
         self.latest = None;
         // Most scrapes lose no family, and new ids cost a pass over all remembered lines.
-        let new_ids = any_unstated.then(|| self.remove_unstated());
-        if any_lost || any_unstated {
-            self.revision += 1;
-        }
-        new_ids
+        any_unstated.then(|| self.remove_unstated())
     }
 
     /// Removes the families that the scrape did not state.
@@ -416,7 +381,6 @@ impl Families {
             return;
         }
         self.consistent = false;
-        self.revision += 1;
         // Families that are new in a scrape are the last ones of the list.
         if self.count_before < self.all.len() {
             self.all.truncate(self.count_before);

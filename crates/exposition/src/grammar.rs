@@ -30,14 +30,6 @@ pub(crate) fn fault<T>(at: usize, reason: Reason) -> Parsed<T> {
     Err(Fault { at, reason })
 }
 
-/// The part of a line before the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) name: Span,
-    /// The start of the value.
-    pub(crate) value_at: usize,
-}
-
 /// The part of a line after the labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Tail {
@@ -76,8 +68,13 @@ pub(crate) fn token_end(line: &[u8], at: usize) -> usize {
         .map_or(line.len(), |length| at + length)
 }
 
-/// Parses name and labels. The labels replace those in `labels`, in the order of the line.
-pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) -> Parsed<Head> {
+/// Parses name and labels, and returns the name and the start of the value. The labels replace those in
+/// `labels`, in the order of the line.
+pub(crate) fn head(
+    line: &[u8],
+    limits: &Limits,
+    labels: &mut Vec<LabelSpan>,
+) -> Parsed<(Span, usize)> {
     labels.clear();
     let start = skip_blanks(line, 0);
     let end = name_end(line, start);
@@ -109,7 +106,7 @@ pub(crate) fn head(line: &[u8], limits: &Limits, labels: &mut Vec<LabelSpan>) ->
     if value_at == line.len() {
         return fault(value_at, Reason::MissingValue);
     }
-    Ok(Head { name, value_at })
+    Ok((name, value_at))
 }
 
 /// Returns the end of an unquoted metric name; `at` if there is none.
@@ -233,10 +230,9 @@ pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     let mut escaped = false;
     let mut from = start;
     loop {
-        let Some(length) = memchr::memchr2(b'"', b'\\', &line[from..]) else {
+        let Some(end) = quote_or_backslash(line, from) else {
             return fault(at, Reason::InvalidLabels);
         };
-        let end = from + length;
         if line[end] == b'"' {
             let span = Span {
                 start,
@@ -254,26 +250,23 @@ pub(crate) fn string(line: &[u8], at: usize) -> Parsed<(Span, usize)> {
     }
 }
 
-/// Returns the position of the closing quote of a string that starts at `at`, or none if the string
-/// has an escape or its line ends first.
+/// Returns the position of the first quote or backslash from `at` on.
 ///
 /// It compares eight bytes at a time: most label values are too short for a vectorized search to
 /// pay for its setup.
 #[inline]
-pub(crate) fn plain_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+fn quote_or_backslash(line: &[u8], mut at: usize) -> Option<usize> {
     let is = |word: u64, byte: u8| zero_bytes(word ^ (LOW * u64::from(byte)));
-    while let Some(word) = bytes.get(at..)?.first_chunk::<8>() {
+    while let Some(word) = line.get(at..)?.first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
-        let found = is(word, b'"') | is(word, b'\\') | is(word, b'\n');
+        let found = is(word, b'"') | is(word, b'\\');
         if found != 0 {
-            at += found.trailing_zeros() as usize / 8;
-            return (bytes[at] == b'"').then_some(at);
+            return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    let mut rest = bytes.get(at..)?.iter();
-    let found = rest.position(|byte| matches!(byte, b'"' | b'\\' | b'\n'))?;
-    (bytes[at + found] == b'"').then_some(at + found)
+    let mut rest = line.get(at..)?.iter();
+    Some(at + rest.position(|byte| matches!(byte, b'"' | b'\\'))?)
 }
 
 /// The lowest bit of every byte.
@@ -310,7 +303,7 @@ fn tail_in_full(
     labels: &mut Vec<LabelSpan>,
 ) -> Parsed<Tail> {
     let end = token_end(line, at);
-    let mut tail = Tail::plain(value(line, at, end, format)?);
+    let mut tail = Tail::plain(value(line, at, end)?);
     let mut at = skip_blanks(line, end);
     if at < line.len() && line[at] != b'#' {
         let end = token_end(line, at);
@@ -328,14 +321,8 @@ fn tail_in_full(
     Ok(tail)
 }
 
-/// Returns true if the format has hexadecimal floats. The Prometheus format refers to Go's
-/// `ParseFloat`, which reads them; `OpenMetrics` does not.
-pub(crate) fn hexadecimal(format: Format) -> bool {
-    format == Format::Prometheus
-}
-
-fn value(line: &[u8], at: usize, end: usize, format: Format) -> Parsed<f64> {
-    number::full(&line[at..end], hexadecimal(format)).or_else(|error| {
+fn value(line: &[u8], at: usize, end: usize) -> Parsed<f64> {
+    number::full(&line[at..end]).or_else(|error| {
         fault(
             at,
             match error {
@@ -372,8 +359,7 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
     };
     let at = skip_blanks(line, end);
     let end = token_end(line, at);
-    // Exemplars are of OpenMetrics in either format, and that has no hexadecimal floats.
-    if number::full(&line[at..end], false).is_err() {
+    if number::full(&line[at..end]).is_err() {
         return invalid(at);
     }
     let at = skip_blanks(line, end);
@@ -386,26 +372,6 @@ fn exemplar(line: &[u8], at: usize, limits: &Limits, labels: &mut Vec<LabelSpan>
         return fault(at, Reason::TrailingData);
     }
     Ok(())
-}
-
-/// Empties a text and makes its capacity at least this large.
-pub(crate) fn clear_and_reserve(text: &mut String, bytes: usize) {
-    text.clear();
-    if text.capacity() < bytes {
-        // The old buffer is freed before the new one is allocated, so that there is only one.
-        *text = String::new();
-        text.reserve_exact(bytes);
-    }
-}
-
-/// The capacity of a buffer for unescaped text that is kept between scrapes.
-const UNESCAPED_KEPT: usize = 4 << 10;
-
-/// Frees a buffer that a long line has grown.
-pub(crate) fn free_if_large(text: &mut String) {
-    if text.capacity() > UNESCAPED_KEPT {
-        *text = String::new();
-    }
 }
 
 /// Appends text and resolves `\\`, `\n` and, with `quotes`, `\"`. Any other backslash is kept as

@@ -1,11 +1,8 @@
 //! The accepted lines of one page without their values.
 
-use std::{num::NonZeroU32, ops::Range};
+use std::ops::Range;
 
-use crate::{
-    families::{FamilyId, Field},
-    index,
-};
+use crate::families::{FamilyId, Field};
 
 /// The accepted lines of one page, in order. For a sample, the line's bytes before its value are
 /// kept; for a statement on a family or a comment, the whole line.
@@ -20,7 +17,6 @@ pub(crate) struct Layout<Id> {
 struct Entry<Id> {
     /// The end of the line in the text. It starts where the previous one ends.
     end: u32,
-    hash: Hash,
     kind: LineKind<Id>,
 }
 
@@ -33,21 +29,6 @@ pub(crate) enum LineKind<Id> {
     Metadata(FamilyId, Field),
     /// A comment.
     Comment,
-}
-
-/// The hash of a line, if it was computed. Most lines match the expected one and need none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hash(Option<NonZeroU32>);
-
-impl Hash {
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        // Zero stands for a hash that was not computed.
-        Self(NonZeroU32::new(index::hash(bytes).max(1)))
-    }
-
-    pub(crate) fn get(self) -> u32 {
-        self.0.map_or(0, NonZeroU32::get)
-    }
 }
 
 /// Bytes of text and number of lines.
@@ -128,20 +109,10 @@ impl<Id: Copy> Layout<Id> {
         })
     }
 
-    /// Returns the hash of a line, which is computed at most once.
-    pub(crate) fn hash(&mut self, line: usize) -> Hash {
-        let start = self.start(line);
-        let entry = &mut self.entries[line];
-        if entry.hash == Hash::default() {
-            entry.hash = Hash::of(&self.text[start..entry.end as usize]);
-        }
-        entry.hash
-    }
-
-    pub(crate) fn push(&mut self, line: &[u8], hash: Hash, kind: LineKind<Id>) {
+    pub(crate) fn push(&mut self, line: &[u8], kind: LineKind<Id>) {
         self.text.extend_from_slice(line);
         let end = self.text.len() as u32;
-        self.entries.push(Entry { end, hash, kind });
+        self.entries.push(Entry { end, kind });
     }
 
     /// Appends lines of another layout.

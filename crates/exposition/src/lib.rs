@@ -13,7 +13,6 @@ mod metadata;
 mod number;
 mod parser;
 mod series;
-mod shape;
 mod sink;
 mod span;
 mod summary;

@@ -51,9 +51,9 @@ impl Default for Limits {
     }
 }
 
-/// Bytes of everything that is small and does not depend on the limits: line shapes, an excerpt,
-/// the minimum capacities of lists.
-const FIXED_BYTES: usize = 96 << 10;
+/// Bytes of everything that is small and does not depend on the limits: an excerpt, the minimum capacities
+/// of lists.
+const FIXED_BYTES: usize = 32 << 10;
 
 impl Limits {
     /// Returns the most bytes of memory that a parser with these limits requests from the allocator

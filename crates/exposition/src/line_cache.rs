@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::{
     families::FamilyId,
-    index::Index,
-    layout::{Hash, Layout, LineKind, Size},
+    index::{self, Index},
+    layout::{Layout, LineKind, Size},
 };
 
 /// The lines of the last finished scrape, and those of the current one once it differs.
@@ -66,31 +66,25 @@ impl<Id: Copy> LineCache<Id> {
     }
 
     /// Finds the line with exactly these bytes in the last scrape.
-    ///
-    /// # Errors
-    ///
-    /// The hash of the bytes, if there is no such line, or none if there are no lines at all.
-    pub(crate) fn find(&mut self, bytes: &[u8]) -> Result<usize, Hash> {
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.is_empty() {
-            return Err(Hash::default());
+            return None;
         }
         if !self.indexed {
             self.build_index();
         }
-        let hash = Hash::of(bytes);
-        let candidates = self.index.candidates(hash.get()).map(|line| line as usize);
-        for line in candidates {
-            if self.last.hash(line) == hash && self.last.get(line).is_some_and(|it| it.0 == bytes) {
-                return Ok(line);
-            }
-        }
-        Err(hash)
+        let mut candidates = self.index.candidates(index::hash(bytes));
+        let found = candidates.find(|line| {
+            let line = self.last.get(*line as usize);
+            line.is_some_and(|(known, _)| known == bytes)
+        });
+        found.map(|line| line as usize)
     }
 
     fn build_index(&mut self) {
         self.index.reset(self.last.len());
-        for line in 0..self.last.len() {
-            self.index.insert(self.last.hash(line).get(), line as u32);
+        for (number, (line, _)) in (0..).zip(self.last.lines_from(0)) {
+            self.index.insert(index::hash(line), number);
         }
         self.indexed = true;
     }
@@ -129,7 +123,7 @@ impl<Id: Copy> LineCache<Id> {
 
     /// Remembers a line that the last scrape did not have, if there is memory for it.
     #[inline]
-    pub(crate) fn add(&mut self, line: &[u8], hash: Hash, kind: LineKind<Id>) {
+    pub(crate) fn add(&mut self, line: &[u8], kind: LineKind<Id>) {
         let size = Size {
             text: line.len(),
             lines: 1,
@@ -146,7 +140,7 @@ impl<Id: Copy> LineCache<Id> {
         if self.make_room(size)
             && let Some(next) = &mut self.next
         {
-            next.push(line, hash, kind);
+            next.push(line, kind);
         }
     }
 

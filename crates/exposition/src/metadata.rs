@@ -1,7 +1,7 @@
 //! The grammar of lines that begin with `#`.
 
 use crate::{
-    families::Field,
+    families::{Field, Statement},
     fault::Reason,
     format::{Format, Kind},
     grammar::{Fault, Parsed, fault, is_blank, name_end, skip_blanks, string, token_end},
@@ -17,15 +17,7 @@ pub(crate) enum Comment {
     /// The end of the page.
     Eof,
     /// A statement on a family.
-    Metadata { family: Span, field: FieldSpan },
-}
-
-/// A field of a family and its value, with escapes not yet resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FieldSpan {
-    Help(Span),
-    Kind(Kind),
-    Unit(Span),
+    Metadata(Span, Statement<Span>),
 }
 
 /// Parses a line whose `#` is at `at`.
@@ -73,14 +65,14 @@ fn metadata(line: &[u8], at: usize, field: Field, limits: &Limits) -> Parsed<Com
     if family.len() > limits.name_bytes {
         return fault(start, Reason::NameTooLong);
     }
-    let value = match field {
-        Field::Help => Some(FieldSpan::Help(help(line, end))),
+    let statement = match field {
+        Field::Help => Some(Statement::Help(help(line, end))),
         Field::Kind => only_word(line, end).and_then(|word| kind(line, word)),
         // An empty unit states that there is none.
-        Field::Unit => only_word(line, end).map(FieldSpan::Unit),
+        Field::Unit => only_word(line, end).map(Statement::Unit),
     };
-    match value {
-        Some(field) => Ok(Comment::Metadata { family, field }),
+    match statement {
+        Some(statement) => Ok(Comment::Metadata(family, statement)),
         None => fault(skip_blanks(line, end), Reason::InvalidMetadata),
     }
 }
@@ -107,9 +99,9 @@ fn help(line: &[u8], at: usize) -> Span {
     }
 }
 
-fn kind(line: &[u8], word: Span) -> Option<FieldSpan> {
+fn kind(line: &[u8], word: Span) -> Option<Statement<Span>> {
     let word = std::str::from_utf8(&line[word.start..word.end]).ok()?;
-    Kind::from_word(word).map(FieldSpan::Kind)
+    Kind::from_word(word).map(Statement::Kind)
 }
 
 fn only_word(line: &[u8], at: usize) -> Option<Span> {

@@ -99,21 +99,21 @@ fn exponent_at(bytes: &[u8], mut at: usize) -> Option<(i32, usize)> {
 /// Reads a number that is the whole rest of a line, and returns it with the number of bytes before
 /// the line feed; none if there is anything else on the line.
 #[inline]
-pub(crate) fn rest_of_line(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)> {
+pub(crate) fn rest_of_line(bytes: &[u8]) -> Option<(f64, usize)> {
     if let Some((value, length)) = plain(bytes)
         && bytes.get(length) == Some(&b'\n')
     {
         return Some((value, length));
     }
-    rest_of_line_in_full(bytes, hexadecimal)
+    rest_of_line_in_full(bytes)
 }
 
 #[inline(never)]
-fn rest_of_line_in_full(bytes: &[u8], hexadecimal: bool) -> Option<(f64, usize)> {
+fn rest_of_line_in_full(bytes: &[u8]) -> Option<(f64, usize)> {
     let length = memchr::memchr(b'\n', bytes)?;
     let token = &bytes[..length];
     let token = token.strip_suffix(b"\r").unwrap_or(token);
-    Some((full(token, hexadecimal).ok()?, length))
+    Some((full(token).ok()?, length))
 }
 
 /// The fault of a number.
@@ -125,9 +125,9 @@ pub(crate) enum NumberFault {
     OutOfRange,
 }
 
-/// Reads a whole token as Go's `ParseFloat` does, to which both formats refer, except for underscores
-/// between digits, which Prometheus itself rejects.
-pub(crate) fn full(token: &[u8], hexadecimal: bool) -> Result<f64, NumberFault> {
+/// Reads a whole token as Prometheus does: like Go's `ParseFloat`, to which both formats refer, but without
+/// hexadecimal numbers and underscores between digits.
+pub(crate) fn full(token: &[u8]) -> Result<f64, NumberFault> {
     if let Some((value, length)) = plain(token)
         && length == token.len()
     {
@@ -138,7 +138,6 @@ pub(crate) fn full(token: &[u8], hexadecimal: bool) -> Result<f64, NumberFault> 
         [b'+', digits @ ..] | digits => (false, digits),
     };
     let magnitude = match digits {
-        [b'0', b'x' | b'X', hex @ ..] if hexadecimal => hexadecimal_float(hex)?,
         [b'0'..=b'9' | b'.', ..] => decimal(digits)?,
         _ if is(digits, "inf") || is(digits, "infinity") => f64::INFINITY,
         // Go, and therefore Prometheus, rejects a sign on NaN.
@@ -164,88 +163,6 @@ fn decimal(digits: &[u8]) -> Result<f64, NumberFault> {
     Ok(value)
 }
 
-/// Reads a hexadecimal float after its `0x`: digits with at most one point, and a binary exponent,
-/// which is required.
-fn hexadecimal_float(text: &[u8]) -> Result<f64, NumberFault> {
-    let mark = text
-        .iter()
-        .position(|byte| matches!(byte, b'p' | b'P'))
-        .ok_or(NumberFault::Invalid)?;
-    let (mut mantissa, mut sticky) = (0u64, false);
-    let (mut digits, mut point, mut exponent) = (0usize, false, 0i64);
-    for byte in &text[..mark] {
-        if *byte == b'.' && !point {
-            point = true;
-            continue;
-        }
-        let digit = (*byte as char).to_digit(16).ok_or(NumberFault::Invalid)?;
-        digits += 1;
-        // The result has 53 bits, so digits beyond 60 bits only decide the rounding.
-        if mantissa >> 60 == 0 {
-            mantissa = mantissa << 4 | u64::from(digit);
-            exponent -= if point { 4 } else { 0 };
-        } else {
-            sticky |= digit != 0;
-            exponent += if point { 0 } else { 4 };
-        }
-    }
-    let written = std::str::from_utf8(&text[mark + 1..]).map_err(|_| NumberFault::Invalid)?;
-    let bare = written.strip_prefix(['+', '-']).unwrap_or(written);
-    if digits == 0 || bare.is_empty() || !bare.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(NumberFault::Invalid);
-    }
-    // An exponent that does not fit an `i64` overflows or underflows every double.
-    let beyond = if written.starts_with('-') {
-        -1 << 40
-    } else {
-        1 << 40
-    };
-    // Clamped, so that the sum with the digits' share cannot overflow.
-    exponent += written
-        .parse::<i64>()
-        .map_or(beyond, |written| written.clamp(-1 << 40, 1 << 40));
-    scale(mantissa | u64::from(sticky), exponent)
-}
-
-/// Returns `mantissa × 2^exponent`, rounded once, to even. The lowest bit of a mantissa above 2^60
-/// may stand for all bits below it.
-fn scale(mantissa: u64, exponent: i64) -> Result<f64, NumberFault> {
-    if mantissa == 0 {
-        return Ok(0.0);
-    }
-    let length = i64::from(64 - mantissa.leading_zeros());
-    let top = length + exponent;
-    if top > 1024 {
-        return Err(NumberFault::OutOfRange);
-    }
-    // A normal double has 53 bits, a subnormal one has fewer.
-    let kept = 53.min(top + 1074);
-    if kept < 0 {
-        return Ok(0.0);
-    }
-    let dropped = length - kept;
-    let (bits, exponent) = if dropped <= 0 {
-        (mantissa, exponent)
-    } else {
-        let wide = u128::from(mantissa);
-        let half = 1u128 << (dropped - 1);
-        let rest = wide & ((1 << dropped) - 1);
-        let mut bits = wide >> dropped;
-        // Half goes to even, as Go and IEEE 754 round.
-        if rest > half || rest == half && bits & 1 == 1 {
-            bits += 1;
-        }
-        (bits as u64, exponent + dropped)
-    };
-    // Both multiplications are exact. A single power of two may be out of range.
-    let step = exponent.clamp(-1000, 1000) as i32;
-    let value = bits as f64 * 2f64.powi(step) * 2f64.powi((exponent - i64::from(step)) as i32);
-    if value.is_infinite() {
-        return Err(NumberFault::OutOfRange);
-    }
-    Ok(value)
-}
-
 /// Reads a timestamp of the Prometheus format: whole milliseconds.
 pub(crate) fn milliseconds(token: &[u8]) -> Option<i64> {
     std::str::from_utf8(token).ok()?.parse().ok()
@@ -253,7 +170,7 @@ pub(crate) fn milliseconds(token: &[u8]) -> Option<i64> {
 
 /// Reads a timestamp of `OpenMetrics`, seconds, and returns the nearest millisecond.
 pub(crate) fn seconds(token: &[u8]) -> Option<i64> {
-    let milliseconds = (full(token, false).ok()? * 1000.0).round();
+    let milliseconds = (full(token).ok()? * 1000.0).round();
     // Beyond 2^53 ms, about 285,000 years, a double does not represent every millisecond.
     (milliseconds.abs() <= EXACT_MAX as f64).then_some(milliseconds as i64)
 }

@@ -13,7 +13,7 @@ use crate::{
     families::Families,
     fault::{LineFault, Reason},
     format::Format,
-    grammar::{self, Fault},
+    grammar::Fault,
     limits::Limits,
     line_cache::LineCache,
     series::Series,
@@ -47,8 +47,6 @@ pub struct Parser<Id: Copy> {
     series: Series,
     /// The labels of an exemplar.
     exemplar: Vec<LabelSpan>,
-    /// A family's name and help with escapes resolved.
-    unescaped: String,
     excerpt: String,
 }
 
@@ -75,7 +73,6 @@ impl<Id: Copy> Parser<Id> {
             families: Families::default(),
             series: Series::default(),
             exemplar: Vec::new(),
-            unescaped: String::new(),
             excerpt: String::new(),
         }
     }
@@ -135,7 +132,6 @@ impl<Id: Copy> Parser<Id> {
         }
         self.partial.fit();
         self.series.fit();
-        grammar::free_if_large(&mut self.unescaped);
         // Only reported: the caller knows whether the body was complete.
         self.summary.eof_missing = self.format == Format::OpenMetrics && !ended;
         std::mem::take(&mut self.summary)
@@ -168,7 +164,6 @@ impl<Id: Copy> Parser<Id> {
             + self.families.held_bytes()
             + self.series.held_bytes()
             + self.exemplar.capacity() * size_of::<LabelSpan>()
-            + self.unescaped.capacity()
             + self.excerpt.capacity()
     }
 
@@ -192,14 +187,8 @@ impl<Id: Copy> Parser<Id> {
     fn lines<S: Sink<Id = Id>>(&mut self, bytes: &[u8], sink: &mut S) {
         let mut lines = Lines::new(bytes);
         loop {
-            // Shapes serve first pages; later ones are compared with what is remembered, which is
-            // faster.
-            if self.cache.is_empty() {
-                self.shaped_lines(&mut lines, sink);
-            } else {
-                let known = self.expected_lines(lines.rest(), sink);
-                lines.skip(known);
-            }
+            let known = self.expected_lines(lines.rest(), sink);
+            lines.skip(known);
             let Some(line) = lines.take() else {
                 return;
             };

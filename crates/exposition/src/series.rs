@@ -1,17 +1,18 @@
 //! Name and labels of a line, with escapes resolved.
 
 use crate::{
-    families::FamilyLookup,
     fault::Reason,
     grammar::{self, Parsed, fault, unescape},
     limits::Limits,
-    shape::Shapes,
     sink::Labels,
     span::{LabelSpan, Span},
 };
 
 /// The label in which Prometheus stores the metric's name.
 const NAME_LABEL: &[u8] = b"__name__";
+
+/// The capacity for unescaped text that is kept between scrapes.
+const UNESCAPED_KEPT: usize = 4 << 10;
 
 /// Name and labels of the current line. They are ranges of the line itself, or of `unescaped` if the
 /// line has escapes, which is rare.
@@ -21,55 +22,24 @@ pub(crate) struct Series {
     labels: Vec<LabelSpan>,
     /// Name and labels one behind the other, if any of them has escapes.
     unescaped: String,
-    shapes: Shapes,
-    /// The line has one of the shapes. Its labels are sorted then.
-    shaped: bool,
-    value_at: usize,
 }
 
 impl Series {
-    /// Parses name and labels if the bytes begin with a line of a known shape, and returns the start
-    /// of the value.
-    #[inline]
-    pub(crate) fn read_shaped(&mut self, bytes: &[u8], limits: &Limits) -> Option<usize> {
-        self.unescaped.clear();
-        let (name, value_at) = self.shapes.read(bytes, limits, &mut self.labels)?;
-        (self.name, self.value_at, self.shaped) = (name, value_at, true);
-        Some(value_at)
-    }
-
     /// Parses name and labels and returns the start of the value. Escapes are not yet resolved.
     pub(crate) fn read(&mut self, line: &[u8], limits: &Limits) -> Parsed<usize> {
-        if let Some(value_at) = self.read_shaped(line, limits) {
-            return Ok(value_at);
-        }
-        let head = grammar::head(line, limits, &mut self.labels)?;
-        (self.name, self.value_at, self.shaped) = (head.name, head.value_at, false);
-        Ok(head.value_at)
+        self.unescaped.clear();
+        let (name, value_at) = grammar::head(line, limits, &mut self.labels)?;
+        self.name = name;
+        Ok(value_at)
     }
 
     /// Resolves escapes, sorts the labels and drops the empty ones.
-    #[inline]
     pub(crate) fn resolve(&mut self, line: &str) -> Parsed<()> {
-        if !self.shaped {
-            self.sort(line)?;
-        }
-        // Prometheus treats an empty label as a missing one.
-        let empty = |label: &LabelSpan| label.value.is_empty();
-        if self.labels.iter().any(empty) {
-            self.labels.retain(|label| !empty(label));
-        }
-        Ok(())
-    }
-
-    /// Resolves escapes, sorts the labels, and keeps the shape of the line for the next ones.
-    fn sort(&mut self, line: &str) -> Parsed<()> {
         if self.name.is_empty() {
             return fault(self.name.start, Reason::InvalidName);
         }
         let escaped = |label: &LabelSpan| label.name.escaped || label.value.escaped;
-        let escaped = self.name.escaped || self.labels.iter().any(escaped);
-        if escaped {
+        if self.name.escaped || self.labels.iter().any(escaped) {
             self.unescape(line);
         }
         let text = text(&self.unescaped, line).as_bytes();
@@ -84,22 +54,26 @@ impl Series {
         }
         // Equal names are neighbours now, in the order of the line, so the second one is the fault.
         let mut pairs = self.labels.windows(2);
-        let duplicate = pairs.find(|pair| name(&pair[0]) == name(&pair[1]));
+        let duplicate = pairs.find(|pair| !in_order && name(&pair[0]) == name(&pair[1]));
         let reserved = self.labels.iter().find(|label| name(label) == NAME_LABEL);
         // The whole line is refused: nothing says which of the two values is right.
         if let Some(label) = duplicate.map(|pair| &pair[1]).or(reserved) {
             return fault(label.at, Reason::DuplicateLabel);
         }
-        // Escapes change lengths, and the grammar is as fast on a line without labels.
-        if !escaped && !self.labels.is_empty() {
-            let (shapes, labels) = (&mut self.shapes, &self.labels);
-            self.shaped = shapes.learn(text, self.name, labels, self.value_at);
+        // Prometheus treats an empty label as a missing one.
+        let empty = |label: &LabelSpan| label.value.is_empty();
+        if self.labels.iter().any(empty) {
+            self.labels.retain(|label| !empty(label));
         }
         Ok(())
     }
 
     fn unescape(&mut self, line: &str) {
-        grammar::clear_and_reserve(&mut self.unescaped, line.len());
+        if self.unescaped.capacity() < line.len() {
+            // The old buffer is freed before the new one is allocated, so that there is only one.
+            self.unescaped = String::new();
+            self.unescaped.reserve_exact(line.len());
+        }
         let unescaped = &mut self.unescaped;
         let mut resolve = |span: &mut Span| {
             let start = unescaped.len();
@@ -123,30 +97,15 @@ impl Series {
         Labels::new(text(&self.unescaped, line), &self.labels)
     }
 
-    /// Returns the family that was found for an earlier line of this shape.
-    pub(crate) fn family(&self) -> FamilyLookup {
-        if self.shaped {
-            self.shapes.family()
-        } else {
-            FamilyLookup::default()
-        }
-    }
-
-    pub(crate) fn set_family(&mut self, family: FamilyLookup) {
-        if self.shaped {
-            self.shapes.set_family(family);
-        }
-    }
-
     /// Frees a buffer that a long line has grown.
     pub(crate) fn fit(&mut self) {
-        grammar::free_if_large(&mut self.unescaped);
+        if self.unescaped.capacity() > UNESCAPED_KEPT {
+            self.unescaped = String::new();
+        }
     }
 
     pub(crate) fn held_bytes(&self) -> usize {
-        self.labels.capacity() * size_of::<LabelSpan>()
-            + self.unescaped.capacity()
-            + self.shapes.held_bytes()
+        self.labels.capacity() * size_of::<LabelSpan>() + self.unescaped.capacity()
     }
 }
 

@@ -20,17 +20,6 @@ fn only_the_first_sample_beyond_the_limit_is_reported() {
 }
 
 #[test]
-fn sample_limit_covers_lines_with_a_cached_shape() {
-    let mut limits = narrow();
-    limits.samples = 3;
-    let mut reader = Reader::new(Format::Prometheus, limits);
-    let lines: Vec<String> = (0..6).map(|n| format!("a{{x=\"{n}\"}} 1\n")).collect();
-    let page = reader.scrape([lines.concat().as_bytes()]);
-    assert_eq!(page.samples.len(), 3);
-    assert_eq!(page.summary.rejected.of(Reason::TooManySamples), 3);
-}
-
-#[test]
 fn sample_limit_covers_cached_lines() {
     let mut limits = narrow();
     limits.samples = 3;

@@ -60,35 +60,6 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Lines of few shapes that differ in label values.
-fn alike() -> impl Strategy<Value = String> {
-    let value = prop_oneof![
-        6 => "[xyz/. ]{0,20}",
-        1 => "(x|\\\\\\\\|\\\\\"|\\\\n|é|\\{|\\}|=|,){0,9}",
-        1 => Just("x\ny".to_owned()),
-    ];
-    let shape = prop_oneof![
-        4 => Just("a{b=\"V\",c=\"W\"} N"),
-        3 => Just("a_bucket{job=\"V\",a_longer_name_of_a_label=\"W\",le=\"V\"} N"),
-        2 => Just("a_bucket{le=\"V\",job=\"W\"} N"),
-        1 => Just("{\"a b\", \"c.d\" = \"V\" }\tN"),
-        1 => Just("a{b=\"V\",b=\"W\"} N"),
-        1 => Just("a {b=\"V\",}N"),
-        1 => Just("{b=\"V\",\"a\",c=\"W\"} N"),
-        1 => Just("a N"),
-    ];
-    let number =
-        prop_oneof![6 => "[0-9]{1,9}", 1 => "1e3 5", 1 => " 1", 1 => "", 1 => "1 ", 1 => "x"];
-    let end = prop_oneof![9 => Just("\n"), 1 => Just("\r\n")];
-    (shape, value.clone(), value, number, end).prop_map(|(shape, one, other, number, end)| {
-        shape
-            .replace('V', &one)
-            .replace('W', &other)
-            .replace('N', &number)
-            + end
-    })
-}
-
 fn page() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(line(), 0..24)
 }
@@ -213,30 +184,6 @@ proptest! {
         let second = reader.scrape([page.as_bytes()]);
         prop_assert_eq!(reader.keeper.asked, asked);
         prop_assert_eq!(second.summary.remembered, first.summary.samples);
-    }
-
-    #[test]
-    fn previous_lines_do_not_affect_a_sample(
-        lines in proptest::collection::vec(alike(), 1..40), format in format(), limits in limits(), remembers in any::<bool>(),
-    ) {
-        let limits = Limits { samples: 1_000, ..limits };
-        let mut reader = Reader::new(format, limits);
-        if remembers {
-            // With a remembered line, new lines are searched for before they are parsed.
-            reader.scrape([b"other 1\n".as_slice()]);
-        }
-        let page = reader.scrape([lines.concat().as_bytes()]);
-        let mut samples = Vec::new();
-        let mut faults = Vec::new();
-        for (number, line) in lines.concat().split_inclusive('\n').enumerate() {
-            let alone = fresh(format, limits, line.as_bytes());
-            samples.extend(alone.samples);
-            for (_, column, reason, excerpt) in alone.faults {
-                faults.push((number as u64 + 1, column, reason, excerpt));
-            }
-        }
-        prop_assert_eq!(page.samples, samples);
-        prop_assert_eq!(page.faults, faults);
     }
 
     #[test]

@@ -48,7 +48,7 @@ use self::{
     app_state::{AppState, MAX_CONNECTIONS},
     memory_budget::MemoryBudget,
     recorded_memory::RecordedMemory,
-    recording::{Recording, RecordingError, RecordingQueue, sync_regularly},
+    recording::{Recording, RecordingQueue, sync_regularly},
     sample_store::RecordSampleStore,
     source_views::SourceViews,
     status::AgentStatus,
@@ -111,7 +111,7 @@ pub enum StartError {
     Record(#[from] OpenError),
     /// The record has no capacity for the sources of all endpoints.
     #[error("record cannot hold all endpoints: {0}")]
-    Sources(LimitError),
+    Sources(#[from] LimitError),
     /// The settings of the uplink are invalid.
     #[error("uplink: {0}")]
     Uplink(#[from] BuildFaults),
@@ -411,7 +411,6 @@ fn start_pollers(
 async fn open(config: &Config) -> Result<(Recorders, OpenReport), StartError> {
     let mut options = Options::default();
     options.budget = config.budget;
-    options.sync_every = config.sync_every;
     options.honor_timestamps = config.honor_timestamps;
     let storage = config.record.clone();
     // The files of an earlier process are read and checked first, which may take long.
@@ -423,14 +422,4 @@ async fn open(config: &Config) -> Result<(Recorders, OpenReport), StartError> {
     });
     let opened = opened.await.map_err(io::Error::other)?;
     Ok(opened?)
-}
-
-impl From<RecordingError> for StartError {
-    fn from(error: RecordingError) -> Self {
-        match error {
-            RecordingError::Open(error) => Self::Record(error),
-            RecordingError::Limit(error) => Self::Sources(error),
-            RecordingError::Thread(error) => Self::Io(error),
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Sources beside the metrics: crashes and profiles of the process that the agent watches.
 
 pub(crate) mod crash;
-mod folder;
+pub(crate) mod folder;
 pub(crate) mod pressure;
 
 use tokio::task::spawn_blocking;

@@ -17,7 +17,10 @@ use agent_support::{
     exporter::{Exporter, page_response, pause, raw_response, respond},
     http, page_after, page_when, page_with, start, stop, value,
 };
-use steadfast_fodc_agent::{Agent, Config, StartError, scrape::Endpoint};
+use steadfast_fodc_agent::{
+    Agent, Config, StartError,
+    scrape::{Endpoint, Protocol},
+};
 use tokio::time::sleep;
 
 /// Lines of a page that are not the agent's own.
@@ -293,7 +296,7 @@ async fn page_is_gzipped_if_the_client_accepts_it() {
     let packed = accepting("br, gzip").await;
     assert_eq!(packed.header("content-encoding"), Some("gzip"));
     let mut page = String::new();
-    flate2::read::GzDecoder::new(packed.body.as_slice())
+    flate2::read::GzDecoder::new(&packed.body[..])
         .read_to_string(&mut page)
         .unwrap();
     assert!(page.contains("\nm 1 "), "{page}");
@@ -306,29 +309,46 @@ async fn page_is_gzipped_if_the_client_accepts_it() {
 
 #[tokio::test]
 async fn request_carries_accept_timeout_and_user_agent() {
-    let head = Arc::new(std::sync::Mutex::new(String::new()));
-    let kept = Arc::clone(&head);
-    let exporter = Exporter::new(Arc::new(move |request, stream| {
-        kept.lock().unwrap().clone_from(&request.head);
-        respond(stream, "200 OK", "", b"m 1\n")
-    }));
-    let url = format!("{}?collect[]=cpu", exporter.url());
-    let agent = Agent::start(config([url])).await.unwrap();
-    page_with(&agent, "\nm 1 ").await;
-    stop(agent).await;
-    let head = head.lock().unwrap().to_ascii_lowercase();
-    assert!(
-        head.starts_with("get /metrics?collect[]=cpu http/1.1\r\n"),
-        "{head}"
-    );
-    for line in [
-        format!("host: {}", exporter.address()),
-        "accept-encoding: gzip".to_owned(),
-        "accept: application/openmetrics-text;version=1.0.0".to_owned(),
-        "x-prometheus-scrape-timeout-seconds: 20".to_owned(),
-        "user-agent: steadfast/".to_owned(),
+    for (protocol, accepted) in [
+        (
+            Protocol::Any,
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain",
+        ),
+        (
+            Protocol::Prometheus,
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain",
+        ),
+        (
+            Protocol::OpenMetrics,
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8,application",
+        ),
     ] {
-        assert!(head.contains(&line), "{line}\n{head}");
+        let head = Arc::new(std::sync::Mutex::new(String::new()));
+        let kept = Arc::clone(&head);
+        let exporter = Exporter::new(Arc::new(move |request, stream| {
+            kept.lock().unwrap().clone_from(&request.head);
+            respond(stream, "200 OK", "", b"m 1\n")
+        }));
+        let url = format!("{}?collect[]=cpu", exporter.url());
+        let mut config = config([url.clone()]);
+        config.endpoints = vec![Endpoint::new(&url).unwrap().protocol(protocol)];
+        let agent = Agent::start(config).await.unwrap();
+        page_with(&agent, "\nm 1 ").await;
+        stop(agent).await;
+        let head = head.lock().unwrap().to_ascii_lowercase();
+        assert!(
+            head.starts_with("get /metrics?collect[]=cpu http/1.1\r\n"),
+            "{head}"
+        );
+        for line in [
+            format!("host: {}", exporter.address()),
+            "accept-encoding: gzip".to_owned(),
+            format!("\naccept: {accepted}"),
+            "x-prometheus-scrape-timeout-seconds: 20".to_owned(),
+            "user-agent: steadfast/".to_owned(),
+        ] {
+            assert!(head.contains(&line), "{line}\n{head}");
+        }
     }
 }
 

@@ -10,14 +10,16 @@ mod agent_support;
 use std::{path::Path, time::Duration};
 
 use agent_support::{
-    LIMIT, config,
+    LIMIT,
+    cluster::start_proxy,
+    config,
     exporter::{Exporter, page_response, silence},
     http, page_after, page_when, page_with, stop, value,
 };
 use steadfast::session::State;
 use steadfast_chaos::{Fault, Reach};
 use steadfast_fodc_agent::{Agent, StartError, Storage, UplinkConfig, identity::Identity};
-use steadfast_fodc_proxy::{self as proxy, Proxy};
+use steadfast_fodc_proxy::Proxy;
 use steadfast_recorder::{OpenError, Selector};
 use tokio::time::{Instant, sleep};
 
@@ -162,10 +164,7 @@ async fn loss_of_the_proxy_is_shown() {
 
 /// An agent that is registered with a proxy of ours, through something that can break.
 async fn registered(exporter: &Exporter) -> (Agent, steadfast_chaos::Proxy, Proxy) {
-    let mut settings = proxy::Config::default();
-    settings.grpc_listen = "127.0.0.1:0".parse().unwrap();
-    settings.http_listen = "127.0.0.1:0".parse().unwrap();
-    let proxy = Proxy::start(settings).await.unwrap();
+    let proxy = start_proxy().await;
     let between = steadfast_chaos::Proxy::start(proxy.grpc_address()).unwrap();
     let mut config = config([exporter.url()]);
     let uplink = UplinkConfig::new(between.addr().to_string(), identity());

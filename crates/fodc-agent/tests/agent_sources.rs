@@ -7,10 +7,12 @@
 
 mod agent_support;
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, time::Duration};
 
 use agent_support::{
-    LIMIT, config,
+    LIMIT,
+    cluster::{json_when, start_proxy},
+    config,
     exporter::Exporter,
     http, page_with,
     pressure::{memory_page, pprof, profiler},
@@ -18,15 +20,8 @@ use agent_support::{
 };
 use serde_json::{Value, json};
 use steadfast_fodc_agent::{Agent, Config, CrashPattern, UplinkConfig, identity::Identity};
-use steadfast_fodc_proxy::{self as proxy, Proxy};
-use tokio::time::{Instant, sleep};
-
-async fn start_proxy() -> Proxy {
-    let mut config = proxy::Config::default();
-    config.grpc_listen = "127.0.0.1:0".parse().unwrap();
-    config.http_listen = config.grpc_listen;
-    Proxy::start(config).await.unwrap()
-}
+use steadfast_fodc_proxy::Proxy;
+use tokio::time::sleep;
 
 /// Settings of an agent with a proxy.
 fn config_with(proxy: &Proxy, exporter: &Exporter) -> Config {
@@ -41,20 +36,6 @@ fn config_with(proxy: &Proxy, exporter: &Exporter) -> Config {
         identity,
     ));
     config
-}
-
-/// Returns the page once it satisfies the condition.
-async fn json_when(address: SocketAddr, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let page = http::get(address, path).await.text();
-        let json = serde_json::from_str(&page).unwrap_or(Value::Null);
-        if holds(&json) {
-            return json;
-        }
-        assert!(Instant::now() < deadline, "never: {path} {page}");
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn len(page: &Value) -> usize {

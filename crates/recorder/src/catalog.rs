@@ -45,6 +45,8 @@ pub(crate) struct Definition<'a> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) id: u64,
+    /// The record's fingerprint, if the file's header has it.
+    pub(crate) record: u16,
     sources: Vec<Arc<str>>,
     metas: Vec<Arc<Meta>>,
     blocks: Vec<Arc<[u8]>>,
@@ -113,21 +115,25 @@ fn read_text<'a>(input: &mut Input<'a>) -> Result<&'a str, Malformed> {
 }
 
 impl Catalog {
-    pub(crate) fn new(id: u64) -> Self {
+    pub(crate) fn new(id: u64, record: u16) -> Self {
         Self {
             id,
+            record,
             ..Self::default()
         }
     }
 
     /// Reads the intact part of a catalog's file. Returns the length of that part, too.
     pub(crate) fn read(id: u64, bytes: &[u8]) -> (Self, u64, Option<Damage>) {
-        let mut catalog = Self::new(id);
+        let mut catalog = Self::new(id, 0);
         let mut frames = Frames::new(FileKind::Catalog, id, bytes);
         let damage = |kind| FileKind::Catalog.damage(id, 0, kind);
         let restored = match Header::read(bytes, FileKind::Catalog, id) {
-            Ok(_) => None,
-            // Everything in it follows from the file's name, which the checksum of each frame confirms.
+            Ok(header) => {
+                catalog.record = header.record;
+                None
+            }
+            // Everything else in it follows from the file's name, which the checksum of each frame confirms.
             Err(DamageKind::Checksum) if frames.clone().next().is_some() => {
                 Some(damage(DamageKind::Restored(HEADER_BYTES)))
             }
@@ -259,7 +265,10 @@ impl Catalog {
 
     /// Returns the header of the catalog's file.
     pub(crate) fn header(&self) -> Header {
-        Header::new(FileKind::Catalog, self.id, self.id)
+        Header {
+            record: self.record,
+            ..Header::new(FileKind::Catalog, self.id, self.id)
+        }
     }
 
     /// Returns the number of blocks.

@@ -44,26 +44,6 @@ enum Method {
     IntegerPco = 7,
 }
 
-/// The forms of integers that are compared by length.
-#[derive(Clone, Copy, Debug)]
-enum IntegerMethod {
-    Varints,
-    Packed,
-    Deltas,
-    DeltasOfDeltas,
-}
-
-impl From<IntegerMethod> for Method {
-    fn from(method: IntegerMethod) -> Self {
-        match method {
-            IntegerMethod::Varints => Self::Varints,
-            IntegerMethod::Packed => Self::Packed,
-            IntegerMethod::Deltas => Self::Deltas,
-            IntegerMethod::DeltasOfDeltas => Self::DeltasOfDeltas,
-        }
-    }
-}
-
 impl Method {
     const ALL: [Self; 8] = [
         Self::Raw,
@@ -191,36 +171,39 @@ impl Encoder {
         let start = out.len();
         let first = self.integers[0];
         match method {
-            IntegerMethod::Packed => pack::put_packed(out, &self.integers),
-            IntegerMethod::Varints => {
+            Method::Packed => pack::put_packed(out, &self.integers),
+            Method::Varints => {
                 put_signed(out, first);
                 for delta in &self.deltas {
                     put_signed(out, *delta);
                 }
             }
-            IntegerMethod::Deltas => {
+            Method::Deltas => {
                 put_signed(out, first);
                 pack::put_packed(out, &self.deltas);
             }
-            IntegerMethod::DeltasOfDeltas => {
+            Method::DeltasOfDeltas => {
                 put_signed(out, first);
                 put_signed(out, self.deltas[0]);
                 pack::put_packed(out, &self.deltas_of_deltas);
             }
+            Method::Raw | Method::Xor | Method::FloatPco | Method::IntegerPco => {
+                unreachable!("only forms of integers are compared")
+            }
         }
         debug_assert_eq!(out.len() - start, len, "the length of {method:?}");
-        method.into()
+        method
     }
 
     /// Computes the differences, and the shortest form with its length. The first of several equally
     /// short forms wins.
-    fn choose_integer_method(&mut self) -> (IntegerMethod, usize) {
+    fn choose_integer_method(&mut self) -> (Method, usize) {
         let integers = &self.integers;
         put_deltas(integers, &mut self.deltas);
         let len_of = |integer: &i64| varint_len(zigzag(*integer));
         let first = len_of(&integers[0]);
         let varints = first + self.deltas.iter().map(len_of).sum::<usize>();
-        let mut best = (IntegerMethod::Varints, varints);
+        let mut best = (Method::Varints, varints);
         let mut consider = |method, len| {
             if len < best.1 {
                 best = (method, len);
@@ -230,17 +213,14 @@ impl Encoder {
         if integers.len() <= 2 {
             return best;
         }
-        consider(IntegerMethod::Packed, pack::packed_len(integers));
-        let len = consider(
-            IntegerMethod::Deltas,
-            first + pack::packed_len(&self.deltas),
-        );
+        consider(Method::Packed, pack::packed_len(integers));
+        let len = consider(Method::Deltas, first + pack::packed_len(&self.deltas));
         // Second differences pay for themselves only where first ones vary.
         if self.deltas.len() > 2 && len > 16 {
             put_deltas(&self.deltas, &mut self.deltas_of_deltas);
             let packed = pack::packed_len(&self.deltas_of_deltas);
             let len = first + len_of(&self.deltas[0]) + packed;
-            consider(IntegerMethod::DeltasOfDeltas, len);
+            consider(Method::DeltasOfDeltas, len);
         }
         best
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Debug,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +12,7 @@ use steadfast_files::private;
 
 /// A directory of files.
 pub(crate) trait Disk: Debug + Send + Sync {
-    /// Returns the names and lengths of all files.
+    /// Returns the names and lengths of all entries but directories. Opening one that is no file fails.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     /// Opens a file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -48,6 +48,15 @@ impl Directory {
             path: path.to_owned(),
         }
     }
+
+    fn open_with(&self, options: &OpenOptions, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = options.open(self.path.join(name))?;
+        // A pipe would read as an empty file, like one that a commit was about to write.
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(Arc::new(file))
+    }
 }
 
 impl Disk for Directory {
@@ -59,7 +68,9 @@ impl Disk for Directory {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+            // A symbolic link or a pipe in place of a file is damage of that file. Passed over, it would be
+            // taken for one that was evicted, and its name for one that is free.
+            if let (false, Ok(name)) = (metadata.is_dir(), entry.file_name().into_string()) {
                 files.push((name, metadata.len()));
             }
         }
@@ -69,25 +80,17 @@ impl Disk for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(private().read(true).open(self.path.join(name))?))
+        self.open_with(private().read(true), name)
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = private()
-            .read(true)
-            .write(true)
-            .open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        self.open_with(private().read(true).write(true), name)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = private()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        let mut options = private();
+        options.read(true).write(true).create(true).truncate(true);
+        self.open_with(&options, name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -92,7 +92,7 @@ pub enum LimitError {
 
 /// A damaged part of a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}{}: {kind}", Place(*kind, *offset))]
+#[error("{file}{}: {kind}", self.place())]
 pub struct Damage {
     /// The file's name in the record's directory.
     pub file: String,
@@ -102,23 +102,21 @@ pub struct Damage {
     pub kind: DamageKind,
 }
 
-/// Where the damage is, for kinds that have a place.
-struct Place(DamageKind, u64);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            DamageKind::Missing | DamageKind::Unreadable(_) | DamageKind::Version(_) => Ok(()),
+impl Damage {
+    /// Returns the text about the place of the damage, for kinds that have one.
+    fn place(&self) -> String {
+        match self.kind {
+            DamageKind::Missing | DamageKind::Unreadable(_) | DamageKind::Version(_) => {
+                String::new()
+            }
             DamageKind::Truncated
             | DamageKind::Checksum
             | DamageKind::Malformed
             | DamageKind::Misplaced
-            | DamageKind::Restored(_) => write!(f, " is damaged at byte {}", self.1),
+            | DamageKind::Restored(_) => format!(" is damaged at byte {}", self.offset),
         }
     }
-}
 
-impl Damage {
     /// Prefixes the file's name with the record's directory, unless that is empty.
     pub(crate) fn inside(mut self, directory: &str) -> Self {
         if !directory.is_empty() {

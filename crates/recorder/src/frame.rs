@@ -3,7 +3,7 @@
 //! A checksum also covers the file's kind and id and the offset, so that intact bytes in the wrong
 //! file or at the wrong offset are detected as well.
 
-use std::{io, sync::Arc};
+use std::{ffi::OsStr, io, sync::Arc};
 
 use crate::{
     bytes::{Input, Malformed},
@@ -82,6 +82,9 @@ impl FileKind {
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
     pub(crate) version: u8,
+    /// A fingerprint of the record. Ids are equal in all records, so that only this tells a file from that of
+    /// another record. 0 in files of which the record is not known.
+    pub(crate) record: u16,
     pub(crate) id: u64,
     /// The catalog that defines the file's slots. A catalog has its own id here.
     pub(crate) catalog: u64,
@@ -97,6 +100,7 @@ impl Header {
         Self {
             kind,
             version: VERSION,
+            record: 0,
             id,
             catalog,
             previous_head: 0,
@@ -117,7 +121,8 @@ impl Header {
     pub(crate) fn put(self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[self.kind as u8, self.version, 0, 0]);
+        out.extend_from_slice(&[self.kind as u8, self.version]);
+        out.extend_from_slice(&self.record.to_le_bytes());
         for number in [self.id, self.catalog, self.previous_head, self.extent] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -132,10 +137,10 @@ impl Header {
         let mut read = || -> Result<_, Malformed> {
             let magic = input.take(4)?;
             let (found_kind, version) = (input.byte()?, input.byte()?);
-            input.take(2)?;
             let header = Self {
                 kind,
                 version,
+                record: u16::from_le_bytes([input.byte()?, input.byte()?]),
                 id: input.u64()?,
                 catalog: input.u64()?,
                 previous_head: input.u64()?,
@@ -158,6 +163,11 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// Returns the fingerprint of a record that is created under this name. A record that is renamed keeps it.
+pub(crate) fn record_fingerprint(name: &OsStr) -> u16 {
+    (crc32fast::hash(name.as_encoded_bytes()) as u16).max(1)
 }
 
 /// Returns the checksum of bytes at `offset` of a file.
@@ -205,6 +215,7 @@ impl Log {
         Self::new(Header {
             previous_head,
             extent,
+            record: previous.header.record,
             ..Header::new(FileKind::Head, id, catalog)
         })
     }
@@ -231,8 +242,8 @@ impl Log {
         self.header.id
     }
 
-    pub(crate) fn catalog(&self) -> u64 {
-        self.header.catalog
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
     }
 
     /// The length of the file.

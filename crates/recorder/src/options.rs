@@ -1,7 +1,5 @@
 //! The settings of a recorder.
 
-use std::time::Duration;
-
 /// The minimum budget of one recorder in bytes.
 pub const BUDGET_MIN: u64 = 64 << 10;
 
@@ -21,9 +19,6 @@ pub struct Options {
     /// otherwise. It covers values, times, labels and indexes; files count as whole file system blocks.
     /// Default 64 MiB, minimum [`BUDGET_MIN`].
     pub budget: u64,
-    /// The longest time between two syncs, which bounds the loss in a power cut. Default 5 s. See
-    /// [`Recorder::sync_due`](crate::Recorder::sync_due).
-    pub sync_every: Duration,
     /// Stores the timestamps that lines carry, and reports samples at these instead of the time of the
     /// scrape. Default false: such timestamps are ignored.
     pub honor_timestamps: bool,
@@ -36,7 +31,6 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             budget: 64 << 20,
-            sync_every: Duration::from_secs(5),
             honor_timestamps: false,
             head_scrapes: 1024,
         }

@@ -16,6 +16,8 @@ pub(crate) type HeadRows = Vec<Option<SourceRows>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) id: u64,
+    /// The record's fingerprint, if it is known.
+    pub(crate) record: u16,
     /// The catalog that defines the part's slots.
     pub(crate) catalog: u64,
     /// Blocks of the catalog that the part needs.

@@ -22,7 +22,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, io, sync::Arc, time::Instant};
+use std::{fs::File, io, sync::Arc};
 
 use self::{
     closed_parts::ClosedParts, definitions::Definitions, head::Head, seal::Sealer, storage::Storage,
@@ -104,7 +104,6 @@ pub struct Recorder {
     /// and a new catalog.
     files_in_doubt: bool,
     next_id: u64,
-    last_sync: Option<Instant>,
     /// The buffer of the next frame.
     frame: Vec<u8>,
     counters: Counters,
@@ -125,13 +124,14 @@ impl Recorder {
     ///
     /// If the budget is below [`BUDGET_MIN`].
     pub fn in_memory(options: Options) -> Result<Self, OpenError> {
-        Self::new(options, None, None)
+        Self::new(options, None, None, 0)
     }
 
     fn new(
         options: Options,
         disk: Option<Arc<dyn Disk>>,
         lock: Option<File>,
+        record: u16,
     ) -> Result<Self, OpenError> {
         if options.budget < BUDGET_MIN {
             return Err(OpenError::Budget {
@@ -145,14 +145,13 @@ impl Recorder {
             storage: Storage::new(disk),
             _lock: lock,
             sources: Sources::default(),
-            definitions: Definitions::new(1),
-            head: Head::new(1, 1),
+            definitions: Definitions::new(1, record),
+            head: Head::new(1, 1, record),
             closed: ClosedParts::default(),
             sealer: Sealer::default(),
             files_in_doubt: false,
             // Catalogs and heads share the sequence of ids. The first of both have 1.
             next_id: 2,
-            last_sync: None,
             frame: Vec::new(),
             counters: Counters::default(),
         })
@@ -337,18 +336,10 @@ impl Recorder {
         Stats {
             budget: self.budget.limit,
             used: self.used(),
-            head: self.head.len(),
-            catalog: self.definitions.len().max(self.definitions.memory()),
             memory: self.memory() + unsealed + self.head.memory(),
-            sources: self.sources.len(),
             series: self.sources.count_newest(),
-            parts: self.closed.len() + 1,
-            oldest: self.oldest(),
             evicted_parts: self.closed.evicted(),
-            counters: Counters {
-                bytes_written: self.storage.bytes_written(),
-                ..self.counters
-            },
+            counters: self.counters,
         }
     }
 

@@ -16,7 +16,6 @@ use std::{
     io,
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use self::directory::{directory_of, record_directories};
@@ -246,9 +245,9 @@ impl Recorders {
 
     /// Hands out the work of making everything committed so far durable. Returns `None` in memory, and
     /// if everything is durable. See [`Recorder::begin_sync`].
-    pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJobs> {
+    pub fn begin_sync(&mut self) -> Option<SyncJobs> {
         let members = self.members.iter_mut().enumerate();
-        let jobs = members.filter_map(|(at, member)| Some((at, member.recorder.begin_sync(now)?)));
+        let jobs = members.filter_map(|(at, member)| Some((at, member.recorder.begin_sync()?)));
         let jobs: Vec<_> = jobs.filter(|(_, job)| !job.is_empty()).collect();
         (!jobs.is_empty()).then_some(SyncJobs(jobs))
     }
@@ -278,8 +277,8 @@ impl Recorders {
     /// # Errors
     ///
     /// See [`Recorders::finish_sync`].
-    pub fn sync(&mut self, now: Instant) -> Result<(), SyncError> {
-        match self.begin_sync(now) {
+    pub fn sync(&mut self) -> Result<(), SyncError> {
+        match self.begin_sync() {
             Some(jobs) => self.finish_sync(jobs.run()),
             None => Ok(()),
         }

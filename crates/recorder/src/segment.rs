@@ -53,6 +53,8 @@ pub(crate) struct Section {
 /// The index of a segment.
 #[derive(Debug)]
 pub(crate) struct Index {
+    /// The record's fingerprint, if it is known.
+    pub(crate) record: u16,
     pub(crate) catalog: u64,
     /// Blocks of the catalog that the segment needs.
     pub(crate) catalog_blocks: u64,
@@ -260,6 +262,7 @@ fn read_index(id: u64, store: &Store) -> Result<Index, (u64, DamageKind)> {
         return Err((start, DamageKind::Malformed));
     }
     Ok(Index {
+        record: header.record,
         catalog: header.catalog,
         catalog_blocks: header.extent,
         sections,

@@ -16,14 +16,14 @@ type Filter = dyn Fn(LabelsRef<'_>) -> bool + Send + Sync;
 ///
 /// let slow = Selector::all()
 ///     .name("request_seconds")
-///     .label_not("zone", "east")
+///     .label("zone", "east")
 ///     .filter(|labels| labels.value("path").is_some_and(|path| path.starts_with("/api/")));
 /// # drop(slow);
 /// ```
 #[derive(Clone, Default)]
 pub struct Selector {
     source: Option<String>,
-    matchers: Vec<(String, String, bool)>,
+    labels: Vec<(String, String)>,
     filter: Option<Arc<Filter>>,
 }
 
@@ -50,16 +50,7 @@ impl Selector {
     /// Requires that the label has this value.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
-        self.matchers
-            .push((name.to_owned(), value.to_owned(), true));
-        self
-    }
-
-    /// Requires that the label has any other value.
-    #[must_use]
-    pub fn label_not(mut self, name: &str, value: &str) -> Self {
-        self.matchers
-            .push((name.to_owned(), value.to_owned(), false));
+        self.labels.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -83,10 +74,8 @@ impl Selector {
     }
 
     pub(crate) fn matches(&self, labels: LabelsRef<'_>) -> bool {
-        let matches = |(name, value, equal): &(String, String, bool)| {
-            (labels.value(name).unwrap_or_default() == value) == *equal
-        };
-        self.matchers.iter().all(matches)
+        let mut wanted = self.labels.iter();
+        wanted.all(|(name, value)| labels.value(name).unwrap_or_default() == value)
             && self.filter.as_ref().is_none_or(|filter| filter(labels))
     }
 }
@@ -95,7 +84,7 @@ impl fmt::Debug for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Selector")
             .field("source", &self.source)
-            .field("matchers", &self.matchers)
+            .field("labels", &self.labels)
             .field("filter", &self.filter.is_some())
             .finish()
     }

@@ -22,9 +22,12 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 
 #[derive(Debug, Default)]
 struct Inner {
-    files: BTreeMap<String, Arc<Mutex<Content>>>,
+    /// The index of each file's content.
+    names: BTreeMap<String, usize>,
     /// The files that survive a power cut.
-    durable_names: BTreeMap<String, Arc<Mutex<Content>>>,
+    durable_names: BTreeMap<String, usize>,
+    /// The contents, which outlive their names.
+    contents: Vec<Content>,
     changes: Vec<Change>,
     /// The free space in bytes, unlimited if `None`.
     free: Option<u64>,
@@ -49,28 +52,52 @@ pub(crate) struct SimDisk {
 #[derive(Debug)]
 struct SimFile {
     disk: SimDisk,
-    content: Arc<Mutex<Content>>,
+    content: usize,
 }
 
-fn full() -> io::Error {
-    io::ErrorKind::StorageFull.into()
+impl Inner {
+    /// Notes a change before it is made, unless it is the one that fails.
+    fn note(&mut self, change: Change) -> io::Result<()> {
+        if let Some(left) = &mut self.fail_in {
+            if *left == 0 {
+                self.fail_in = None;
+                return Err(io::ErrorKind::Other.into());
+            }
+            *left -= 1;
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, bytes: &[u8]) -> usize {
+        self.contents.push(Content {
+            name: name.to_owned(),
+            bytes: bytes.to_vec(),
+            durable: Vec::new(),
+        });
+        let content = self.contents.len() - 1;
+        self.names.insert(name.to_owned(), content);
+        content
+    }
+
+    fn check_sync(&self) -> io::Result<()> {
+        if self.fail_sync {
+            return Err(io::ErrorKind::Other.into());
+        }
+        Ok(())
+    }
 }
 
 impl SimDisk {
     pub(crate) fn with(files: &Files) -> Self {
         let disk = Self::default();
+        let mut inner = disk.lock();
         for (name, bytes) in files {
-            let content = Content {
-                name: name.clone(),
-                bytes: bytes.clone(),
-                durable: bytes.clone(),
-            };
-            let content = Arc::new(Mutex::new(content));
-            disk.lock()
-                .durable_names
-                .insert(name.clone(), Arc::clone(&content));
-            disk.lock().files.insert(name.clone(), content);
+            let content = inner.add(name, bytes);
+            inner.contents[content].durable.clone_from(bytes);
         }
+        inner.durable_names = inner.names.clone();
+        drop(inner);
         disk
     }
 
@@ -78,21 +105,27 @@ impl SimDisk {
         self.inner.lock().unwrap()
     }
 
+    fn file(&self, content: usize) -> Arc<dyn DiskFile> {
+        let disk = self.clone();
+        Arc::new(SimFile { disk, content })
+    }
+
     pub(crate) fn files(&self) -> Files {
         let inner = self.lock();
-        inner
-            .files
-            .iter()
-            .map(|(name, content)| (name.clone(), content.lock().unwrap().bytes.clone()))
+        let bytes = |content: &usize| inner.contents[*content].bytes.clone();
+        let files = inner.names.iter();
+        files
+            .map(|(name, content)| (name.clone(), bytes(content)))
             .collect()
     }
 
     /// Returns the files after a power cut that lost everything not synced.
     pub(crate) fn durable(&self) -> Files {
         let inner = self.lock();
-        let names = inner.durable_names.iter();
-        names
-            .map(|(name, content)| (name.clone(), content.lock().unwrap().durable.clone()))
+        let bytes = |content: &usize| inner.contents[*content].durable.clone();
+        let files = inner.durable_names.iter();
+        files
+            .map(|(name, content)| (name.clone(), bytes(content)))
             .collect()
     }
 
@@ -111,19 +144,6 @@ impl SimDisk {
     pub(crate) fn fail_sync(&self, fail: bool) {
         self.lock().fail_sync = fail;
     }
-
-    fn note(&self, change: Change) -> io::Result<()> {
-        let mut inner = self.lock();
-        if let Some(left) = &mut inner.fail_in {
-            if *left == 0 {
-                inner.fail_in = None;
-                return Err(io::ErrorKind::Other.into());
-            }
-            *left -= 1;
-        }
-        inner.changes.push(change);
-        Ok(())
-    }
 }
 
 /// Applies a change to files. Of a write only the first `cut` bytes, if given.
@@ -135,11 +155,7 @@ pub(crate) fn apply(files: &mut Files, change: &Change, cut: Option<usize>) {
         Change::Write(name, offset, bytes) => {
             let bytes = &bytes[..cut.unwrap_or(bytes.len())];
             if let Some(file) = files.get_mut(name) {
-                let end = *offset as usize + bytes.len();
-                if file.len() < end {
-                    file.resize(end, 0);
-                }
-                file[*offset as usize..end].copy_from_slice(bytes);
+                write(file, *offset, bytes);
             }
         }
         Change::SetLen(name, len) => {
@@ -158,27 +174,25 @@ pub(crate) fn apply(files: &mut Files, change: &Change, cut: Option<usize>) {
     }
 }
 
+fn write(file: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let end = offset as usize + bytes.len();
+    if file.len() < end {
+        file.resize(end, 0);
+    }
+    file[offset as usize..end].copy_from_slice(bytes);
+}
+
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let inner = self.lock();
-        Ok(inner
-            .files
-            .iter()
-            .map(|(name, content)| (name.clone(), content.lock().unwrap().bytes.len() as u64))
+        let files = self.files().into_iter();
+        Ok(files
+            .map(|(name, bytes)| (name, bytes.len() as u64))
             .collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let content = self
-            .lock()
-            .files
-            .get(name)
-            .cloned()
-            .ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            content,
-        }))
+        let content = self.lock().names.get(name).copied();
+        Ok(self.file(content.ok_or(io::ErrorKind::NotFound)?))
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -186,105 +200,86 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.note(Change::Create(name.to_owned()))?;
-        let content = Arc::new(Mutex::new(Content {
-            name: name.to_owned(),
-            ..Content::default()
-        }));
-        self.lock()
-            .files
-            .insert(name.to_owned(), Arc::clone(&content));
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            content,
-        }))
+        let mut inner = self.lock();
+        inner.note(Change::Create(name.to_owned()))?;
+        Ok(self.file(inner.add(name, &[])))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.note(Change::Rename(from.to_owned(), to.to_owned()))?;
         let mut inner = self.lock();
-        let content = inner.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        to.clone_into(&mut content.lock().unwrap().name);
-        inner.files.insert(to.to_owned(), content);
+        inner.note(Change::Rename(from.to_owned(), to.to_owned()))?;
+        let content = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        to.clone_into(&mut inner.contents[content].name);
+        inner.names.insert(to.to_owned(), content);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        if !self.lock().files.contains_key(name) {
+        let mut inner = self.lock();
+        if !inner.names.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        self.note(Change::Remove(name.to_owned()))?;
-        self.lock().files.remove(name);
+        inner.note(Change::Remove(name.to_owned()))?;
+        inner.names.remove(name);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.lock();
-        if inner.fail_sync {
-            return Err(io::ErrorKind::Other.into());
-        }
-        inner.durable_names = inner.files.clone();
+        inner.check_sync()?;
+        inner.durable_names = inner.names.clone();
         Ok(())
     }
 }
 
 impl DiskFile for SimFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.content.lock().unwrap().bytes.len() as u64)
+        Ok(self.disk.lock().contents[self.content].bytes.len() as u64)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let content = self.content.lock().unwrap();
-        let range = content
-            .bytes
-            .get(offset as usize..offset as usize + buffer.len());
+        let inner = self.disk.lock();
+        let bytes = &inner.contents[self.content].bytes;
+        let range = bytes.get(offset as usize..offset as usize + buffer.len());
         buffer.copy_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut inner = self.disk.lock();
         // A full disk writes the part that fits before it fails.
-        let fits = self
-            .disk
-            .lock()
+        let fits = inner
             .free
             .map_or(bytes.len(), |free| bytes.len().min(free as usize));
-        let name = self.content.lock().unwrap().name.clone();
-        self.disk
-            .note(Change::Write(name.clone(), offset, bytes[..fits].to_vec()))?;
-        if let Some(free) = &mut self.disk.lock().free {
+        let name = inner.contents[self.content].name.clone();
+        inner.note(Change::Write(name, offset, bytes[..fits].to_vec()))?;
+        if let Some(free) = &mut inner.free {
             *free -= fits as u64;
         }
-        let mut files = Files::from([(
-            name.clone(),
-            std::mem::take(&mut self.content.lock().unwrap().bytes),
-        )]);
-        apply(
-            &mut files,
-            &Change::Write(name.clone(), offset, bytes[..fits].to_vec()),
-            None,
+        write(
+            &mut inner.contents[self.content].bytes,
+            offset,
+            &bytes[..fits],
         );
-        self.content.lock().unwrap().bytes = files.remove(&name).unwrap();
         if fits < bytes.len() {
-            Err(full())
-        } else {
-            Ok(())
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let name = self.content.lock().unwrap().name.clone();
-        self.disk.note(Change::SetLen(name, len))?;
-        self.content.lock().unwrap().bytes.resize(len as usize, 0);
+        let mut inner = self.disk.lock();
+        let name = inner.contents[self.content].name.clone();
+        inner.note(Change::SetLen(name, len))?;
+        inner.contents[self.content].bytes.resize(len as usize, 0);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.disk.lock().fail_sync {
-            return Err(io::ErrorKind::Other.into());
-        }
-        let mut content = self.content.lock().unwrap();
-        content.durable = content.bytes.clone();
+        let mut inner = self.disk.lock();
+        inner.check_sync()?;
+        let content = &mut inner.contents[self.content];
+        content.durable.clone_from(&content.bytes);
         Ok(())
     }
 }

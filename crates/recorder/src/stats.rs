@@ -8,20 +8,10 @@ pub struct Stats {
     pub budget: u64,
     /// Bytes in use: whole file system blocks of files, or memory. Never above the budget.
     pub used: u64,
-    /// Bytes of the current head.
-    pub head: u64,
-    /// Bytes of the current catalog.
-    pub catalog: u64,
     /// Bytes of memory: slots, catalog, and rows that are not sealed yet.
     pub memory: u64,
-    /// Number of sources.
-    pub sources: usize,
     /// Series in the newest scrapes of all sources.
     pub series: usize,
-    /// Parts that the record consists of, the head included.
-    pub parts: usize,
-    /// Time of the oldest data, Unix milliseconds.
-    pub oldest: Option<i64>,
     /// Parts evicted to free space since the record was opened.
     pub evicted_parts: u64,
     /// Counters since the record was opened.
@@ -36,22 +26,14 @@ pub struct Counters {
     pub scrapes: u64,
     /// Scrapes recorded as failed.
     pub missed: u64,
-    /// Samples recorded.
-    pub samples: u64,
-    /// Values dropped because their series already had one in the scrape.
-    pub duplicates: u64,
     /// Series rejected because the budget could not hold their definitions.
     pub series_refused: u64,
     /// Commits that failed.
     pub write_errors: u64,
-    /// Failed attempts to seal a part or to make it durable.
-    pub seal_errors: u64,
     /// Heads sealed into segments.
     pub sealed: u64,
     /// Catalogs started to drop dead definitions.
     pub catalogs: u64,
-    /// Bytes written to files.
-    pub bytes_written: u64,
 }
 
 impl Stats {
@@ -61,25 +43,16 @@ impl Stats {
         Self {
             budget: self.budget + other.budget,
             used: self.used + other.used,
-            head: self.head + other.head,
-            catalog: self.catalog + other.catalog,
             memory: self.memory + other.memory,
-            sources: self.sources + other.sources,
             series: self.series + other.series,
-            parts: self.parts + other.parts,
-            oldest: self.oldest.into_iter().chain(other.oldest).min(),
             evicted_parts: self.evicted_parts + other.evicted_parts,
             counters: Counters {
                 scrapes: a.scrapes + b.scrapes,
                 missed: a.missed + b.missed,
-                samples: a.samples + b.samples,
-                duplicates: a.duplicates + b.duplicates,
                 series_refused: a.series_refused + b.series_refused,
                 write_errors: a.write_errors + b.write_errors,
-                seal_errors: a.seal_errors + b.seal_errors,
                 sealed: a.sealed + b.sealed,
                 catalogs: a.catalogs + b.catalogs,
-                bytes_written: a.bytes_written + b.bytes_written,
             },
         }
     }

@@ -6,8 +6,6 @@
 
 mod support;
 
-use std::time::Instant;
-
 use steadfast_recorder::{Labels, Meta, NAME, Recorder, Selector};
 use support::{Model, Random, Reading, kept, on_disk, options, record, windows};
 
@@ -65,7 +63,7 @@ fn budget_holds_in_files_while_series_churn() {
                 "{on_disk} of {used}"
             );
             if recorder.stats().counters.scrapes % 5 == 0 {
-                recorder.sync(Instant::now()).unwrap();
+                recorder.sync().unwrap();
             }
         });
         assert!(recorder.stats().evicted_parts > 0, "{replaced} % replaced");
@@ -117,7 +115,7 @@ fn definition_of_a_vanished_series_is_dropped_after_its_data() {
                 values: Some(values),
             },
         );
-        recorder.sync(Instant::now()).unwrap();
+        recorder.sync().unwrap();
         if step % 10 == 0 && left.is_none() && recorder.reader().span().unwrap().0 > 0 {
             left = Some(step);
         }

@@ -6,8 +6,6 @@
 
 mod support;
 
-use std::time::Instant;
-
 use steadfast_recorder::{
     Kind, Labels, LimitError, Meta, NAME, OpenError, Options, Recorder, Selector, SetOutcome,
     SourceId,
@@ -49,7 +47,6 @@ fn first_value_in_a_scrape_wins_and_others_are_counted() {
     assert_eq!(scrape.set(id, 1.0, None), SetOutcome::Duplicate);
     let committed = scrape.commit().unwrap();
     assert_eq!((committed.samples, committed.duplicates), (1, 2));
-    assert_eq!(recorder.stats().counters.duplicates, 2);
     assert_eq!(
         windows(&recorder.reader(), "a", (0, 9_000))[&1].samples,
         [(1_000, 1.0_f64.to_bits())]
@@ -182,47 +179,6 @@ fn id_of_a_vanished_series_never_denotes_another() {
 }
 
 #[test]
-fn values_keep_their_time_when_the_clock_is_set_back() {
-    let mut recorder = recorder();
-    let source = recorder.source("a").unwrap();
-    for (time, value) in [
-        (10_000, 1.0),
-        (11_000, 2.0),
-        (5_000, 3.0),
-        (10_000, 4.0),
-        (12_000, 5.0),
-    ] {
-        scrape(&mut recorder, source, time, [(1, value)]);
-    }
-    let reader = recorder.reader();
-    let samples = |range| {
-        let windows = windows(&reader, "a", range);
-        let samples = windows
-            .get(&1)
-            .map(|window| window.samples.clone())
-            .unwrap_or_default();
-        samples
-            .into_iter()
-            .map(|(time, bits)| (time, f64::from_bits(bits)))
-            .collect::<Vec<_>>()
-    };
-    // Sorted by time; of the same time in the order of the scrapes.
-    let all = [
-        (5_000, 3.0),
-        (10_000, 1.0),
-        (10_000, 4.0),
-        (11_000, 2.0),
-        (12_000, 5.0),
-    ];
-    assert_eq!(samples((0, 99_000)), all);
-    assert_eq!(samples((6_000, 10_000)), all[1..3]);
-    assert_eq!(
-        latest(&reader)[&("a".into(), 1)],
-        (12_000, 5.0_f64.to_bits())
-    );
-}
-
-#[test]
 fn line_timestamps_are_stored_only_if_honored() {
     for honored in [false, true] {
         let mut options = Options::default();
@@ -321,8 +277,6 @@ fn selector_matches_like_prometheus() {
     assert_eq!(count(Selector::all().source("a")), 3);
     assert_eq!(count(Selector::all().name("up")), 4);
     assert_eq!(count(Selector::all().name("up").label("zone", "")), 2);
-    assert_eq!(count(Selector::all().label_not("zone", "")), 4);
-    assert_eq!(count(Selector::all().label_not("zone", "east")), 4);
     let filter = |selector: Selector| {
         selector.filter(|labels| {
             labels
@@ -408,18 +362,15 @@ fn heads_are_sealed_while_syncs_run_on_another_thread() {
     let mut options = Options::default();
     options.head_scrapes = 20;
     let (mut recorder, _) = Recorder::open(dir.path(), options).unwrap();
-    let now = Instant::now();
-    assert!(recorder.sync_due(now));
     let source = recorder.source("a").unwrap();
     for n in 0..200 {
         let values = (0..300).map(|series| (series, n as f64));
         scrape(&mut recorder, source, n * 1_000, values);
-        if let Some(job) = recorder.begin_sync(now) {
+        if let Some(job) = recorder.begin_sync() {
             recorder
                 .finish_sync(std::thread::spawn(move || job.run()).join().unwrap())
                 .unwrap();
         }
-        assert!(!recorder.sync_due(now));
     }
     assert!(recorder.stats().counters.sealed >= 4);
     let (reader, opened) = Recorder::open_read_only(dir.path()).unwrap();

@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*};
 use steadfast_recorder::{Options, Recorder};
@@ -198,8 +198,7 @@ proptest! {
         story in story(), head in 1..40_u32, again in vec(any::<bool>(), 120),
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let now = Instant::now();
-        let mut recorder = Some(Recorder::open(dir.path(), options(head)).unwrap().0);
+            let mut recorder = Some(Recorder::open(dir.path(), options(head)).unwrap().0);
         let mut model = Model::default();
         for ((second, reading), again) in story.iter().zip(&again) {
             record(recorder.as_mut().unwrap(), &mut model, name(*second), reading);
@@ -210,7 +209,7 @@ proptest! {
                 prop_assert_eq!(opened.unfinished, 0);
                 recorder = Some(reopened);
             } else if *again {
-                recorder.as_mut().unwrap().sync(now).unwrap();
+                recorder.as_mut().unwrap().sync().unwrap();
             }
         }
         let recorder = recorder.unwrap();

@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::{ops::Range, path::Path, time::Instant};
+use std::{ops::Range, path::Path};
 
 use proptest::prelude::*;
 use steadfast_recorder::{
@@ -64,7 +64,7 @@ impl Run {
         record(&mut recorder, &mut self.model, name, &reading);
         drop(recorder);
         if step % 10 == 0 {
-            self.recorders.sync(Instant::now()).unwrap();
+            self.recorders.sync().unwrap();
         }
     }
 
@@ -109,7 +109,7 @@ fn kept_alone(mut recorder: Recorder) -> usize {
         let reading = random_reading(&mut random, step, 0..60);
         record(&mut recorder, &mut model, "calm", &reading);
         if step % 10 == 0 {
-            recorder.sync(Instant::now()).unwrap();
+            recorder.sync().unwrap();
         }
         if is_counted(step) {
             sum += kept(&recorder.reader(), &model, "calm");
@@ -129,7 +129,7 @@ fn calm_beside_a_bomb(recorders: Recorders, dir: Option<&Path>) -> usize {
         run.scrape("calm", step, Some(0..60));
         if step % 10 == 0 {
             bomb(&mut run.recorders, wild, step);
-            run.recorders.sync(Instant::now()).unwrap();
+            run.recorders.sync().unwrap();
         }
         let used = run.recorders.stats().used;
         assert!(used <= BUDGET, "{used} bytes at step {step}");
@@ -384,7 +384,7 @@ proptest! {
                     run.scrape(NAMES[member], time, Some(next..next + series));
                 }
                 Step::Missed { member } => run.scrape(NAMES[member], time, None),
-                Step::Sync => run.recorders.sync(Instant::now()).unwrap(),
+                Step::Sync => run.recorders.sync().unwrap(),
                 Step::Reopen if files => run = run.reopen(dir.path(), budget),
                 Step::Reopen => {}
             }

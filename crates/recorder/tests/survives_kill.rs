@@ -14,7 +14,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
-    time::Instant,
 };
 
 use steadfast_recorder::{Labels, Meta, NAME, Options, Reader, RecorderId, Recorders, Selector};
@@ -90,7 +89,7 @@ fn record_until_killed() {
             }
         }
         if n % 7 == 0 {
-            recorders.sync(Instant::now()).unwrap();
+            recorders.sync().unwrap();
         }
         // The dot tells a whole line from one that was cut off.
         writeln!(out, "recorded {n} .").unwrap();

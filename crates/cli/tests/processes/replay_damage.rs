@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use serde_json::Value;
@@ -68,7 +67,7 @@ fn write_record(folder: &Path) {
             }
             scrape.commit().unwrap();
             drop(guard);
-            recorders.sync(Instant::now()).unwrap();
+            recorders.sync().unwrap();
         }
     }
 }

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn value(text: &str) -> Option<u64> {
-    full(text.as_bytes(), true).ok().map(f64::to_bits)
+    full(text.as_bytes()).ok().map(f64::to_bits)
 }
 
 #[test]
-fn numbers_are_those_of_go() {
+fn numbers_are_those_of_prometheus() {
     for (text, expected) in [
         ("0", 0.0),
         ("-0", -0.0),
@@ -28,47 +28,24 @@ fn numbers_are_those_of_go() {
         ("Inf", f64::INFINITY),
         ("+inf", f64::INFINITY),
         ("-INFINITY", f64::NEG_INFINITY),
-        ("0x1p-2", 0.25),
-        ("-0X1.8P+1", -3.0),
-        ("0x.8p0", 0.5),
-        ("0x1p-1074", 5e-324),
-        ("0x1p-1075", 0.0),
-        ("0x1.8p-1075", 5e-324),
-        ("0x1.fffffffffffff7p0", 1.999_999_999_999_999_8),
-        ("0x1.fffffffffffff8p0", 2.0),
-        ("0x1.00000000000008p0", 1.0),
-        ("0x1.000000000000080000000000001p0", 1.000_000_000_000_000_2),
-        ("0x0p99999999999999999999", 0.0),
-        ("0x1p-99999999999999999999", 0.0),
     ] {
         assert_eq!(value(text), Some(expected.to_bits()), "{text}");
     }
     for text in ["NaN", "nan", "NAN"] {
-        assert!(full(text.as_bytes(), true).is_ok_and(f64::is_nan), "{text}");
+        assert!(full(text.as_bytes()).is_ok_and(f64::is_nan), "{text}");
     }
-    let invalid = "- + . e1 1e 1e+ 1_000 1,5 0x1 0xp1 0x1p 0x1p+ 0x1.2.3p1 +NaN -NaN in Infinit infinity1 \
+    let invalid = "- + . e1 1e 1e+ 1_000 1,5 0x1 0x1p1 0x1.8p-3 +NaN -NaN in Infinit infinity1 \
                    1f --1 0b1p1 \u{661}";
     for text in invalid.split(' ').chain(["", "1 "]) {
-        assert_eq!(
-            full(text.as_bytes(), true),
-            Err(NumberFault::Invalid),
-            "{text}"
-        );
+        assert_eq!(full(text.as_bytes()), Err(NumberFault::Invalid), "{text}");
     }
-    for text in [
-        "1e400",
-        "-1e309",
-        "0x1p1024",
-        "0x1p99999999999999999999",
-        "0x1.fffffffffffff8p1023",
-    ] {
+    for text in ["1e400", "-1e309"] {
         assert_eq!(
-            full(text.as_bytes(), true),
+            full(text.as_bytes()),
             Err(NumberFault::OutOfRange),
             "{text}"
         );
     }
-    assert_eq!(full(b"0x1p1", false), Err(NumberFault::Invalid));
 }
 
 #[test]
@@ -137,17 +114,7 @@ proptest! {
                 prop_assert_eq!(read.to_bits(), expected.to_bits());
             }
         } else {
-            prop_assert_eq!(full(text.as_bytes(), true), Err(NumberFault::OutOfRange));
+            prop_assert_eq!(full(text.as_bytes()), Err(NumberFault::OutOfRange));
         }
-    }
-
-    #[test]
-    fn a_hexadecimal_double_reads_back_as_itself(value in any::<f64>().prop_filter("finite", |value| value.is_finite())) {
-        let bits = value.to_bits();
-        let (exponent, fraction) = (bits >> 52 & 0x7ff, bits & ((1 << 52) - 1));
-        let (lead, exponent) = if exponent == 0 { (0, -1022) } else { (1, exponent.cast_signed() - 1023) };
-        let sign = if value.is_sign_negative() { "-" } else { "" };
-        let text = format!("{sign}0x{lead}.{fraction:013x}p{exponent}");
-        prop_assert_eq!(full(text.as_bytes(), true).map(f64::to_bits), Ok(bits), "{}", text);
     }
 }

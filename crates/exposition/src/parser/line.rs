@@ -1,5 +1,7 @@
 //! Parsing a line in full.
 
+use std::borrow::Cow;
+
 use super::{Lines, Parser, Phase};
 use crate::{
     excerpt,
@@ -7,9 +9,8 @@ use crate::{
     fault::Reason,
     format::Format,
     grammar::{self, Fault, Parsed, Tail, fault, skip_blanks, unescape},
-    layout::{Hash, LineKind},
-    metadata::{self, Comment, FieldSpan},
-    number,
+    layout::LineKind,
+    metadata::{self, Comment},
     parser::remembered::Remembered,
     sink::{SeriesRef, Sink},
     span::Span,
@@ -64,60 +65,25 @@ impl<Id: Copy> Parser<Id> {
             return fault(0, Reason::TooManySamples);
         }
         // Searching by the start of the line needs no parsing, so it comes first.
-        let (searched, mut hash) = match self.remembered_sample(line, sink) {
+        let searched = match self.remembered_sample(line, sink) {
             Remembered::Taken => return Ok(()),
-            Remembered::NotFound { searched, hash } => (searched, hash),
+            Remembered::NotFound { searched } => searched,
         };
         let text = lines.text(line.len())?;
         let value_at = self.series.read(line, &self.limits)?;
         // The search guessed another start of the value, for example because of a timestamp.
-        if searched != value_at && !self.cache.is_empty() {
-            match self.find_sample(&line[..value_at]) {
-                Ok((entry, id)) => {
-                    if self.take_remembered(entry, id, line, value_at, sink) {
-                        return Ok(());
-                    }
-                    hash = Hash::default();
-                }
-                Err(found) => hash = found,
-            }
+        if searched != value_at
+            && let Some((entry, id)) = self.find_sample(&line[..value_at])
+            && self.take_remembered(entry, id, line, value_at, sink)
+        {
+            return Ok(());
         }
         // Only a new series needs its labels sorted and unescaped.
         self.series.resolve(text)?;
         let (format, limits) = (self.format, &self.limits);
         let tail = grammar::tail(line, value_at, format, limits, &mut self.exemplar)?;
-        self.new_sample(text, value_at, hash, &tail, sink);
+        self.new_sample(text, value_at, &tail, sink);
         Ok(())
-    }
-
-    /// Parses lines for as long as they have a known shape and end with their values. Any other line
-    /// is left to [`line`](Self::line). Nothing may be remembered yet, since this does not search.
-    pub(super) fn shaped_lines<S: Sink<Id = Id>>(&mut self, lines: &mut Lines<'_>, sink: &mut S) {
-        while self.phase != Phase::Ended && self.summary.samples < self.limits.samples as u64 {
-            let bytes = lines.rest();
-            if bytes.first() == Some(&b'#') {
-                return;
-            }
-            let Some(value_at) = self.series.read_shaped(bytes, &self.limits) else {
-                return;
-            };
-            let Some((value, length)) = number::plain(&bytes[value_at..]) else {
-                return;
-            };
-            let end = value_at + length;
-            if bytes.get(end) != Some(&b'\n') || end > self.limits.line_bytes {
-                return;
-            }
-            let Some(text) = lines.next_text(value_at) else {
-                return;
-            };
-            if self.series.resolve(text).is_err() {
-                return;
-            }
-            lines.take_len(end);
-            self.summary.lines += 1;
-            self.new_sample(text, value_at, Hash::default(), &Tail::plain(value), sink);
-        }
     }
 
     /// Passes a sample to the sink. Its series was parsed and resolved.
@@ -126,28 +92,24 @@ impl<Id: Copy> Parser<Id> {
         &mut self,
         text: &str,
         value_at: usize,
-        hash: Hash,
         tail: &Tail,
         sink: &mut S,
     ) {
         let name = self.series.name(text);
-        let mut lookup = self.series.family();
         let series = SeriesRef {
             name,
             labels: self.series.labels(text),
-            family: self.families.of_sample(name, &mut lookup),
+            family: self.families.of_sample(name),
         };
         match sink.series(&series) {
             Ok(id) => {
                 let prefix = &text.as_bytes()[..value_at];
-                self.cache.add(prefix, hash, LineKind::Sample(id));
+                self.cache.add(prefix, LineKind::Sample(id));
                 self.sample(id, tail, sink);
             }
             // Not remembered, because the sink may accept the series in a later scrape.
             Err(refused) => self.summary.refused.count(refused),
         }
-        // For the next line of this shape, which has the same name.
-        self.series.set_family(lookup);
     }
 
     #[inline]
@@ -168,8 +130,8 @@ impl<Id: Copy> Parser<Id> {
                 self.phase = Phase::Ended;
                 Ok(())
             }
-            Comment::Metadata { family, field } => {
-                let kind = self.metadata(line, family, field, sink)?;
+            Comment::Metadata(family, statement) => {
+                let kind = self.metadata(line, family, statement, sink)?;
                 self.remember(line, kind);
                 Ok(())
             }
@@ -180,34 +142,20 @@ impl<Id: Copy> Parser<Id> {
         &mut self,
         line: &str,
         family: Span,
-        field: FieldSpan,
+        statement: Statement<Span>,
         sink: &mut S,
     ) -> Parsed<LineKind<Id>> {
-        let escaped = matches!(field, FieldSpan::Help(help) if help.escaped);
-        if escaped || family.escaped {
-            grammar::clear_and_reserve(&mut self.unescaped, line.len());
-        } else {
-            self.unescaped.clear();
-        }
-        let name = if family.escaped {
-            unescape(&line[family.start..family.end], true, &mut self.unescaped);
-            None
-        } else {
-            Some(&line[family.start..family.end])
-        };
-        let name_end = self.unescaped.len();
-        let statement = match field {
-            FieldSpan::Help(span) if span.escaped => {
+        let name = resolved(line, family, true);
+        let help;
+        let statement = match statement {
+            Statement::Help(span) => {
                 // Help texts of the Prometheus format escape backslashes and line feeds only.
-                let quotes = self.format == Format::OpenMetrics;
-                unescape(&line[span.start..span.end], quotes, &mut self.unescaped);
-                Statement::Help(&self.unescaped[name_end..])
+                help = resolved(line, span, self.format == Format::OpenMetrics);
+                Statement::Help(&*help)
             }
-            FieldSpan::Help(span) => Statement::Help(&line[span.start..span.end]),
-            FieldSpan::Kind(kind) => Statement::Kind(kind),
-            FieldSpan::Unit(span) => Statement::Unit(&line[span.start..span.end]),
+            Statement::Kind(kind) => Statement::Kind(kind),
+            Statement::Unit(span) => Statement::Unit(&line[span.start..span.end]),
         };
-        let name = name.unwrap_or(&self.unescaped[..name_end]);
         // OpenMetrics requires that the unit is the last word of the name.
         if let Statement::Unit(unit) = statement
             && !unit.is_empty()
@@ -217,13 +165,13 @@ impl<Id: Copy> Parser<Id> {
         {
             return fault(family.start, Reason::InvalidMetadata);
         }
-        let (id, changed) =
-            self.families
-                .state(name, statement, &self.limits)
-                .map_err(|reason| Fault {
-                    at: family.start,
-                    reason,
-                })?;
+        let (id, changed) = self
+            .families
+            .state(&name, statement, &self.limits)
+            .map_err(|reason| Fault {
+                at: family.start,
+                reason,
+            })?;
         if changed {
             sink.family(&self.families.describe(id));
         }
@@ -234,15 +182,26 @@ impl<Id: Copy> Parser<Id> {
     fn remember(&mut self, line: &str, kind: LineKind<Id>) {
         let expected = self.cache.expected();
         let next = self.cache.get(expected);
-        // Most lines are where they were, and need no hash.
+        // Most lines are where they were, and need no search.
         let found = if next.is_some_and(|(bytes, _)| bytes == line.as_bytes()) {
-            Ok(expected)
+            Some(expected)
         } else {
             self.cache.find(line.as_bytes())
         };
         match found {
-            Ok(number) => self.cache.matched(number),
-            Err(hash) => self.cache.add(line.as_bytes(), hash, kind),
+            Some(number) => self.cache.matched(number),
+            None => self.cache.add(line.as_bytes(), kind),
         }
     }
+}
+
+/// Returns the text of a range with its escapes resolved. Few texts have any.
+fn resolved(line: &str, span: Span, quotes: bool) -> Cow<'_, str> {
+    let text = &line[span.start..span.end];
+    if !span.escaped {
+        return text.into();
+    }
+    let mut resolved = String::with_capacity(text.len());
+    unescape(text, quotes, &mut resolved);
+    resolved.into()
 }

@@ -45,31 +45,14 @@ impl<'a> Lines<'a> {
     /// Takes a line and returns it without its line feed.
     pub(super) fn take(&mut self) -> Option<&'a [u8]> {
         let length = memchr(b'\n', self.rest())?;
-        self.take_len(length);
-        Some(&self.bytes[self.line..self.line + length])
-    }
-
-    /// Takes a line of this many bytes and a line feed.
-    #[inline]
-    pub(super) fn take_len(&mut self, length: usize) {
         self.line = self.next;
         self.next += length + 1;
+        Some(&self.bytes[self.line..self.line + length])
     }
 
     /// Returns the first bytes of the line that was taken last, as text.
     pub(super) fn text(&mut self, length: usize) -> Parsed<&'a str> {
-        self.text_of(self.line, length)
-    }
-
-    /// Returns the first bytes of the next line, as text.
-    #[inline]
-    pub(super) fn next_text(&mut self, length: usize) -> Option<&'a str> {
-        self.text_of(self.next, length).ok()
-    }
-
-    #[inline]
-    fn text_of(&mut self, start: usize, length: usize) -> Parsed<&'a str> {
-        let line = start..start + length;
+        let line = self.line..self.line + length;
         let (from, text) = *self
             .text
             // From this line on: those before it were read without their text.

@@ -3,7 +3,7 @@
 use super::{Parser, Phase};
 use crate::{
     grammar::{self, is_blank},
-    layout::{Hash, LineKind},
+    layout::LineKind,
     number,
     sink::Sink,
 };
@@ -23,7 +23,6 @@ impl<Id: Copy> Parser<Id> {
         let mut lines = 0;
         let mut samples = 0;
         let samples_max = self.limits.samples - self.summary.samples as usize;
-        let hexadecimal = grammar::hexadecimal(self.format);
         for (prefix, kind) in self.cache.expected_lines() {
             // A line that is not exactly as expected is left to `line`, which also finds faults.
             let Some(rest) = bytes[at..].strip_prefix(prefix) else {
@@ -31,7 +30,7 @@ impl<Id: Copy> Parser<Id> {
             };
             let length = match kind {
                 LineKind::Sample(id) => {
-                    let Some((value, length)) = number::rest_of_line(rest, hexadecimal) else {
+                    let Some((value, length)) = number::rest_of_line(rest) else {
                         break;
                     };
                     let length = prefix.len() + length;
@@ -69,16 +68,15 @@ impl<Id: Copy> Parser<Id> {
         line: &[u8],
         sink: &mut S,
     ) -> Remembered {
-        let (entry, id, value_at) = match self.find_by_start(line) {
-            Ok(found) => found,
-            Err(not_found) => return not_found,
-        };
-        if self.take_remembered(entry, id, line, value_at, sink) {
-            return Remembered::Taken;
-        }
-        Remembered::NotFound {
-            searched: 0,
-            hash: Hash::default(),
+        match self.find_by_start(line) {
+            Ok((entry, id, value_at)) => {
+                if self.take_remembered(entry, id, line, value_at, sink) {
+                    Remembered::Taken
+                } else {
+                    Remembered::NotFound { searched: 0 }
+                }
+            }
+            Err(searched) => Remembered::NotFound { searched },
         }
     }
 
@@ -109,13 +107,13 @@ impl<Id: Copy> Parser<Id> {
 
     /// Finds a remembered sample whose bytes are the start of the line. It may be the wrong one, as
     /// `m ` is for `m {a="x"} 1`; reading the rest of the line then fails.
-    fn find_by_start(&mut self, line: &[u8]) -> Result<(usize, Id, usize), Remembered> {
-        let not_found = Remembered::NotFound {
-            searched: 0,
-            hash: Hash::default(),
-        };
+    ///
+    /// # Errors
+    ///
+    /// The length of the start that was searched for.
+    fn find_by_start(&mut self, line: &[u8]) -> Result<(usize, Id, usize), usize> {
         if self.cache.is_empty() {
-            return Err(not_found);
+            return Err(0);
         }
         let expected = self.cache.expected();
         for entry in expected..expected + NEAR {
@@ -127,26 +125,17 @@ impl<Id: Copy> Parser<Id> {
         }
         // The value is the last token of nearly every line; timestamps and exemplars are rare.
         let blank = line.iter().rposition(|byte| is_blank(*byte));
-        let value_at = blank.ok_or(not_found)? + 1;
-        match self.find_sample(&line[..value_at]) {
-            Ok((entry, id)) => Ok((entry, id, value_at)),
-            Err(hash) => Err(Remembered::NotFound {
-                searched: value_at,
-                hash,
-            }),
-        }
+        let value_at = blank.ok_or(0_usize)? + 1;
+        let found = self.find_sample(&line[..value_at]).ok_or(value_at);
+        found.map(|(entry, id)| (entry, id, value_at))
     }
 
     /// Finds the remembered sample with exactly these bytes.
-    ///
-    /// # Errors
-    ///
-    /// The hash of the bytes, if it was computed.
-    pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Result<(usize, Id), Hash> {
+    pub(super) fn find_sample(&mut self, prefix: &[u8]) -> Option<(usize, Id)> {
         let entry = self.cache.find(prefix)?;
-        match self.cache.get(entry) {
-            Some((_, LineKind::Sample(id))) => Ok((entry, id)),
-            Some((_, LineKind::Metadata(..) | LineKind::Comment)) | None => Err(Hash::default()),
+        match self.cache.get(entry)?.1 {
+            LineKind::Sample(id) => Some((entry, id)),
+            LineKind::Metadata(..) | LineKind::Comment => None,
         }
     }
 }
@@ -160,7 +149,5 @@ pub(super) enum Remembered {
     NotFound {
         /// The length of the start of the line that was searched for.
         searched: usize,
-        /// The hash of these bytes, if it was computed.
-        hash: Hash,
     },
 }

@@ -22,15 +22,9 @@ mod staged_page;
 mod tests;
 mod transition_log;
 
-use std::{
-    error::Error,
-    io,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{error::Error, sync::Arc, thread, time::Duration};
 
-use steadfast_recorder::{LimitError, OpenError, Recorders};
+use steadfast_recorder::Recorders;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -44,6 +38,7 @@ use self::{
     queue::{Message, queue},
 };
 use super::{
+    StartError,
     config::Config,
     status::{AgentStatus, StatusSnapshot},
 };
@@ -71,7 +66,7 @@ impl Recording {
         mut recorders: Recorders,
         config: &Config,
         status: Arc<AgentStatus>,
-    ) -> Result<(Self, Vec<RecordingQueue>), RecordingError> {
+    ) -> Result<(Self, Vec<RecordingQueue>), StartError> {
         let mut endpoints = Vec::with_capacity(config.endpoints.len());
         for endpoint in &config.endpoints {
             let url = endpoint.source();
@@ -134,17 +129,6 @@ impl Recording {
     }
 }
 
-/// The reason why recording did not start.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RecordingError {
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-    #[error("cannot start the recording thread: {0}")]
-    Thread(#[from] io::Error),
-}
-
 /// Makes the record durable at an interval. A sync under way when it is stopped is completed.
 pub(super) async fn sync_regularly(
     queue: RecordingQueue,
@@ -176,7 +160,7 @@ impl RecordingThread {
             self.handle(message);
         }
         // All queues are gone, so nothing can follow: this is the end of the record.
-        let synced = self.recorders.sync(Instant::now());
+        let synced = self.recorders.sync();
         self.on_write(synced);
     }
 
@@ -226,7 +210,7 @@ impl RecordingThread {
                 reply.send(snapshot).ok();
             }
             Message::BeginSync { reply } => {
-                reply.send(self.recorders.begin_sync(Instant::now())).ok();
+                reply.send(self.recorders.begin_sync()).ok();
             }
             Message::FinishSync(outcomes) => {
                 let synced = self.recorders.finish_sync(outcomes);

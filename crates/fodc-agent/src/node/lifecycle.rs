@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io::{self, Read as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    sources::folder::Folder,
     uplink::{
         self,
         source::{Lifecycle, NotSent, Responses, Source},
@@ -199,41 +200,27 @@ fn add_schema(groups: &mut [GroupLifecycleInfo], mut schema: BTreeMap<String, Gr
 
 /// Reads the newest reports of a directory. One that does not exist has none.
 fn read_reports(directory: &Path) -> io::Result<Vec<LifecycleReport>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
+    let folder = match Folder::open(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        opened => opened?,
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
-        if Path::new(&name)
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            names.push(name);
-        }
-    }
+    let mut names = folder.names(false)?;
+    names.retain(|name| Path::new(name).extension().is_some_and(|of| of == "json"));
     names.sort_unstable_by(|a, b| b.cmp(a));
     names.truncate(REPORTS_MAX);
-    let mut reports = Vec::new();
-    for name in names {
-        let path = directory.join(&name);
+    let reports = names.into_iter().filter_map(|filename| {
         // A report may be moved away meanwhile, and one that is too long is left out.
-        let Ok(metadata) = fs::metadata(&path) else {
-            continue;
-        };
-        if metadata.is_file()
-            && metadata.len() <= REPORT_BYTES_MAX
-            && let Ok(bytes) = fs::read(&path)
-        {
-            reports.push(LifecycleReport {
-                filename: name.to_string_lossy().into_owned(),
-                report_json: String::from_utf8_lossy(&bytes).into_owned(),
-            });
-        }
-    }
-    Ok(reports)
+        let file = folder.file(&filename).ok()?;
+        let mut bytes = Vec::new();
+        file.take(REPORT_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        (bytes.len() as u64 <= REPORT_BYTES_MAX).then(|| LifecycleReport {
+            filename,
+            report_json: String::from_utf8_lossy(&bytes).into_owned(),
+        })
+    });
+    Ok(reports.collect())
 }
 
 #[cfg(test)]

@@ -248,7 +248,9 @@ impl Fetcher {
             // `resolve` leaves a path on the same host without a scheme.
             (None, None) => uri.path().starts_with('/'),
             (scheme, host) => {
-                scheme == own.scheme() && host == own.host() && port(&uri) == port(own)
+                let is_own_host =
+                    |host: &str| own.host().is_some_and(|own| host.eq_ignore_ascii_case(own));
+                scheme == own.scheme() && host.is_some_and(is_own_host) && port(&uri) == port(own)
             }
         };
         if same_origin { Ok(uri) } else { Err(refused()) }

@@ -34,10 +34,19 @@ pub(crate) fn settings(address: SocketAddr, proxy: SocketAddr, exporter: &Export
 
 /// Returns the proxy's page once it satisfies the condition.
 pub(crate) async fn page_when(proxy: &Proxy, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    json_when(proxy.http_address(), path, holds).await
+}
+
+/// Returns a page once it satisfies the condition.
+pub(crate) async fn json_when(
+    address: SocketAddr,
+    path: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let page = http::get(proxy.http_address(), path).await;
-        let json = serde_json::from_slice(page.text().as_bytes()).unwrap_or(Value::Null);
+        let page = http::get(address, path).await;
+        let json = serde_json::from_slice(&page.body).unwrap_or(Value::Null);
         if holds(&json) {
             return json;
         }

@@ -40,34 +40,24 @@ struct UnsyncedSegment {
 
 /// A catalog that is not the current one.
 #[derive(Debug)]
-struct OldCatalog {
-    data: CatalogData,
-    cost: u64,
-    /// The catalog's log as long as it may have to be synced.
-    log: Option<Log>,
-    /// The content until it is durable, from which the file is written again after a failed sync.
-    unsynced: Option<Arc<Catalog>>,
-}
-
-/// A catalog that another one replaces.
-#[derive(Debug)]
 pub(super) struct ClosedCatalog {
-    pub(super) id: u64,
     /// The place from which readers take it.
     pub(super) data: CatalogData,
     pub(super) cost: u64,
-    /// The log and its content, if it may have to be synced.
-    pub(super) log: Option<(Log, Arc<Catalog>)>,
+    /// The catalog's log as long as it may have to be synced.
+    pub(super) log: Option<Log>,
+    /// The content until it is durable, from which the file is written again after a failed sync.
+    pub(super) unsynced: Option<Arc<Catalog>>,
 }
 
 impl ClosedCatalog {
     /// A catalog that is in its file only.
-    pub(super) fn in_file(id: u64, len: u64) -> Self {
+    pub(super) fn in_file(len: u64) -> Self {
         Self {
-            id,
             data: CatalogData::File,
             cost: file_cost(len),
             log: None,
+            unsynced: None,
         }
     }
 }
@@ -76,7 +66,7 @@ impl ClosedCatalog {
 #[derive(Debug, Default)]
 pub(super) struct ClosedParts {
     parts: VecDeque<ClosedPart>,
-    catalogs: BTreeMap<u64, OldCatalog>,
+    catalogs: BTreeMap<u64, ClosedCatalog>,
     /// Files to remove once the directory is durable, with their cost: heads that a segment replaced,
     /// and files of which the removal failed.
     obsolete: Vec<(String, u64)>,
@@ -93,10 +83,6 @@ impl ClosedParts {
     /// Returns the number of parts evicted so far.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.parts.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,53 +116,24 @@ impl ClosedParts {
         self.parts.iter_mut().find(|closed| closed.id == id)
     }
 
-    pub(super) fn push(&mut self, part: Part, cost: u64, log: Option<Log>) {
-        self.cost += cost;
-        self.parts.push_back(ClosedPart {
-            id: part.id,
-            catalog: part.catalog,
-            part: Some(part),
-            cost,
-            log,
-            segment: None,
-            unsealable: false,
-        });
-    }
-
-    /// Adds a damaged file.
-    pub(super) fn push_damaged(&mut self, id: u64, cost: u64) {
+    /// Adds a part, or a damaged file.
+    pub(super) fn push(&mut self, id: u64, part: Option<Part>, cost: u64, log: Option<Log>) {
         self.cost += cost;
         self.parts.push_back(ClosedPart {
             id,
-            catalog: 0,
-            part: None,
+            catalog: part.as_ref().map_or(0, |part| part.catalog),
+            unsealable: part.is_none(),
+            part,
             cost,
-            log: None,
+            log,
             segment: None,
-            unsealable: true,
         });
     }
 
     /// Adds a catalog that is no longer the current one.
-    pub(super) fn add_catalog(&mut self, catalog: ClosedCatalog) {
-        let ClosedCatalog {
-            id,
-            data,
-            cost,
-            log,
-        } = catalog;
-        self.cost += cost;
-        let (log, unsynced) = match log {
-            Some((log, content)) => (Some(log), Some(content)),
-            None => (None, None),
-        };
-        let old = OldCatalog {
-            data,
-            cost,
-            log,
-            unsynced,
-        };
-        self.catalogs.insert(id, old);
+    pub(super) fn add_catalog(&mut self, id: u64, catalog: ClosedCatalog) {
+        self.cost += catalog.cost;
+        self.catalogs.insert(id, catalog);
     }
 
     /// Removes a catalog that becomes the current one.

@@ -96,7 +96,7 @@ impl Recorder {
         self.next_id += 1;
         let head = std::mem::replace(&mut self.head, next);
         if let Some((part, cost, log)) = head.close(&mut self.storage) {
-            self.closed.push(part, cost, Some(log));
+            self.closed.push(part.id, Some(part), cost, Some(log));
         }
     }
 
@@ -111,7 +111,7 @@ impl Recorder {
             return Err(error);
         }
         let old = std::mem::replace(&mut self.definitions, next);
-        self.closed.add_catalog(old.close(&self.storage));
+        self.closed.add_catalog(old.id(), old.close(&self.storage));
         self.closed.remove_unneeded_catalogs(&mut self.storage);
         self.sources.redefine(&live_slots);
         // The head that was just started is empty. Its replacement shares the catalog's id.
@@ -188,12 +188,11 @@ impl Recorder {
     ) -> Result<(), WriteError> {
         begin_frame(frame);
         let mut catalog_blocks = Some(self.definitions.catalog().written_blocks());
-        let (mut encoded, mut samples) = (Vec::new(), 0);
+        let mut encoded = Vec::new();
         for entry in entries {
             let source = &mut self.sources[entry.source];
             if !entry.missed {
                 source.staged.set_time(time);
-                samples += source.staged.samples();
             }
             let staged = (!entry.missed).then_some(&*source);
             // One statement per frame is enough: definitions are written before it.
@@ -211,7 +210,6 @@ impl Recorder {
         let missed = entries.iter().filter(|entry| entry.missed).count() as u64;
         self.counters.missed += missed;
         self.counters.scrapes += entries.len() as u64 - missed;
-        self.counters.samples += samples as u64;
         Ok(())
     }
 

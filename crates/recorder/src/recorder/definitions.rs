@@ -42,8 +42,8 @@ pub(super) struct CatalogFrame {
 pub(super) type LiveSlot = (u32, u32, u32, u32);
 
 impl Definitions {
-    pub(super) fn new(id: u64) -> Self {
-        Self::with_catalog(Catalog::new(id))
+    pub(super) fn new(id: u64, record: u16) -> Self {
+        Self::with_catalog(Catalog::new(id, record))
     }
 
     fn with_catalog(catalog: Catalog) -> Self {
@@ -123,7 +123,7 @@ impl Definitions {
 
     /// Creates a catalog with the series that are alive, on the slots they have.
     pub(super) fn rebuild(&self, id: u64, sources: &Sources) -> (Self, Vec<LiveSlot>) {
-        let mut catalog = Catalog::new(id);
+        let mut catalog = Catalog::new(id, self.catalog.record);
         for source in sources.iter() {
             catalog.add_source(Arc::clone(&source.name));
         }
@@ -185,20 +185,19 @@ impl Definitions {
 
     /// Closes the catalog because another one is current from now on.
     pub(super) fn close(self, storage: &Storage) -> ClosedCatalog {
-        let (id, cost) = (self.id(), self.file_cost());
         if storage.is_memory() {
             return ClosedCatalog {
-                id,
                 cost: self.memory(),
                 data: CatalogData::Memory(self.catalog),
                 log: None,
+                unsynced: None,
             };
         }
+        let closed = ClosedCatalog::in_file(self.len());
         ClosedCatalog {
-            id,
-            data: CatalogData::File,
-            cost,
-            log: Some((self.log, self.catalog)),
+            log: Some(self.log),
+            unsynced: Some(self.catalog),
+            ..closed
         }
     }
 

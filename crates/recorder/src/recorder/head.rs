@@ -40,8 +40,11 @@ impl EncodedEntry {
 }
 
 impl Head {
-    pub(super) fn new(id: u64, catalog: u64) -> Self {
-        Self::with_log(Log::new(Header::new(FileKind::Head, id, catalog)))
+    pub(super) fn new(id: u64, catalog: u64, record: u16) -> Self {
+        Self::with_log(Log::new(Header {
+            record,
+            ..Header::new(FileKind::Head, id, catalog)
+        }))
     }
 
     /// Creates the head that follows this one.
@@ -68,6 +71,10 @@ impl Head {
 
     pub(super) fn id(&self) -> u64 {
         self.log.id()
+    }
+
+    pub(super) fn record(&self) -> u16 {
+        self.log.header().record
     }
 
     /// Returns the length of the file. In memory it is the length that a file would have.
@@ -178,19 +185,24 @@ impl Head {
 
     /// Returns the head as a part, for readers. `None` if it has no scrape.
     pub(super) fn to_part(&self) -> Option<Part> {
-        Some(Part {
-            id: self.log.id(),
-            catalog: self.log.catalog(),
+        // Full chunks are shared with the clone. Only the tails are copied.
+        Some(self.part(self.span()?, self.rows.clone()))
+    }
+
+    fn part(&self, span: Span, rows: HeadRows) -> Part {
+        Part {
+            id: self.id(),
+            record: self.record(),
+            catalog: self.log.header().catalog,
             catalog_blocks: self.catalog_blocks,
-            span: self.span()?,
-            // Full chunks are shared with the clone. Only the tails are copied.
-            data: PartData::Rows(Arc::new(self.rows.clone())),
-        })
+            span,
+            data: PartData::Rows(Arc::new(rows)),
+        }
     }
 
     /// Closes the head. Returns its part, cost and log, or `None` if it has no scrape. Its file, which
     /// exists if the first frame could not be written, is removed then.
-    pub(super) fn close(self, storage: &mut Storage) -> Option<(Part, u64, Log)> {
+    pub(super) fn close(mut self, storage: &mut Storage) -> Option<(Part, u64, Log)> {
         let Some(span) = self.span() else {
             if self.log.has_file() {
                 // A file that stays is empty, and the next opening removes it.
@@ -203,14 +215,8 @@ impl Head {
         } else {
             self.file_cost(None)
         };
-        let part = Part {
-            id: self.log.id(),
-            catalog: self.log.catalog(),
-            catalog_blocks: self.catalog_blocks,
-            span,
-            data: PartData::Rows(Arc::new(self.rows)),
-        };
-        Some((part, cost, self.log))
+        let rows = std::mem::take(&mut self.rows);
+        Some((self.part(span, rows), cost, self.log))
     }
 
     pub(super) fn take_unsynced(&mut self) -> Option<Arc<dyn crate::disk::DiskFile>> {

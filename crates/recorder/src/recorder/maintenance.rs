@@ -1,6 +1,6 @@
 //! Sealing and syncing as a recorder does them: the parts that touch several of its parts.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, sync::Arc};
 
 use super::{
     Recorder,
@@ -29,7 +29,6 @@ impl Recorder {
         if is_sealed {
             self.counters.sealed += 1;
         } else {
-            self.counters.seal_errors += 1;
             self.sealer.pause();
         }
     }
@@ -55,21 +54,11 @@ impl Recorder {
         Ok(())
     }
 
-    /// Returns true if [`Options::sync_every`](crate::Options::sync_every) has passed since the last
-    /// sync began. Always false in memory.
-    #[must_use]
-    pub fn sync_due(&self, now: Instant) -> bool {
-        let every = self.options.sync_every;
-        let elapsed = |last| now.saturating_duration_since(last) >= every;
-        !self.storage.is_memory() && self.last_sync.is_none_or(elapsed)
-    }
-
     /// Hands out the work of making everything committed so far durable. Returns `None` in memory.
     ///
     /// A segment replaces its head only after a sync. Without any sync the record keeps both.
-    pub fn begin_sync(&mut self, now: Instant) -> Option<SyncJob> {
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
         let disk = Arc::clone(self.storage.disk()?);
-        self.last_sync = Some(now);
         let [catalogs, heads] = self.closed.take_unsynced();
         // In this order, so that a durable head never needs a catalog that is not.
         let mut files = catalogs;
@@ -109,7 +98,6 @@ impl Recorder {
             for id in &outcome.segments {
                 self.closed.discard_segment(*id, &mut self.storage);
             }
-            self.counters.seal_errors += 1;
             // The failed sync has taken this flag.
             self.storage.set_directory_changed();
             self.files_in_doubt = true;
@@ -122,8 +110,8 @@ impl Recorder {
     /// # Errors
     ///
     /// See [`Recorder::finish_sync`].
-    pub fn sync(&mut self, now: Instant) -> io::Result<()> {
-        match self.begin_sync(now) {
+    pub fn sync(&mut self) -> io::Result<()> {
+        match self.begin_sync() {
             Some(job) => self.finish_sync(job.run()),
             None => Ok(()),
         }

@@ -19,7 +19,7 @@ use crate::{
     catalog::Catalog,
     disk::{Directory, Disk, read_whole},
     error::{Damage, DamageKind, OpenError},
-    frame::{FileKind, Log},
+    frame::{FileKind, Log, record_fingerprint},
     head_file::HeadFile,
     options::Options,
     source::Sources,
@@ -82,7 +82,8 @@ impl Recorder {
     pub fn open(dir: &Path, options: Options) -> Result<(Self, OpenReport), OpenError> {
         let lock = lock(dir)?;
         let disk: Arc<dyn Disk> = Arc::new(Directory::new(dir));
-        Self::new(options, Some(disk), Some(lock))?
+        let record = record_fingerprint(dir.file_name().unwrap_or_default());
+        Self::new(options, Some(disk), Some(lock), record)?
             .recover()
             .map_err(|error| error.at(dir))
     }
@@ -92,7 +93,7 @@ impl Recorder {
         disk: Arc<dyn Disk>,
         options: Options,
     ) -> Result<(Self, OpenReport), OpenError> {
-        Self::new(options, Some(disk), None)?
+        Self::new(options, Some(disk), None, 7)?
             .recover()
             .map_err(|error| error.at(Path::new("disk")))
     }
@@ -116,7 +117,7 @@ impl Recorder {
         }
         // Those that no part needs are listed as well: the removal below deletes their files.
         for (id, len) in &record.catalogs {
-            self.closed.add_catalog(ClosedCatalog::in_file(*id, *len));
+            self.closed.add_catalog(*id, ClosedCatalog::in_file(*len));
         }
         if let Some(newest) = newest {
             self.resume(newest, &*disk, &mut record.report)?;
@@ -134,11 +135,11 @@ impl Recorder {
     }
 
     fn add_closed(&mut self, part: RecoveredPart) {
-        let (id, cost) = (part.id, file_cost(part.len));
-        if part.content.is_none() {
-            self.closed.push_damaged(id, cost);
-        } else if let Some(part) = part.into_part() {
-            self.closed.push(part, cost, None);
+        let (id, cost, is_damaged) = (part.id, file_cost(part.len), part.content.is_none());
+        let part = part.into_part();
+        // A head without a scrape is no part.
+        if is_damaged || part.is_some() {
+            self.closed.push(id, part, cost, None);
         }
     }
 
@@ -158,7 +159,7 @@ impl Recorder {
             Ok(bytes) => Catalog::read(id, &bytes),
             Err(error) => {
                 let damage = FileKind::Catalog.unreadable(id, &error);
-                (Catalog::new(id), 0, Some(damage))
+                (Catalog::new(id, 0), 0, Some(damage))
             }
         };
         // A file that ends early was being written when the process ended.
@@ -216,8 +217,9 @@ impl Recorder {
 
     /// Starts a catalog and a head, which share an id.
     fn start_files(&mut self) {
-        self.definitions = Definitions::new(self.next_id);
-        self.head = Head::new(self.next_id, self.next_id);
+        let record = self.head.record();
+        self.definitions = Definitions::new(self.next_id, record);
+        self.head = Head::new(self.next_id, self.next_id, record);
         self.next_id += 1;
     }
 
@@ -227,7 +229,7 @@ impl Recorder {
         while self.evict() {}
         let id = self.definitions.id();
         // No part needs this catalog any more, so that its file goes with the others below.
-        self.closed.add_catalog(ClosedCatalog::in_file(id, 0));
+        self.closed.add_catalog(id, ClosedCatalog::in_file(0));
         self.start_files();
         self.closed.remove_unneeded_catalogs(&mut self.storage);
         self.sources = Sources::default();

@@ -1,6 +1,10 @@
 //! Reading a record's directory: its files, and the damage that comparing them shows.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use crate::{
     disk::{Disk, read_whole},
@@ -76,6 +80,7 @@ pub(super) struct RecoveredPart {
 #[derive(Debug)]
 pub(super) enum RecoveredContent {
     Segment {
+        record: u16,
         catalog: u64,
         catalog_blocks: u64,
         span: Span,
@@ -83,17 +88,30 @@ pub(super) enum RecoveredContent {
     Head(HeadFile),
 }
 
+impl RecoveredContent {
+    /// Returns the kind of the file, the record's fingerprint, and the catalog.
+    fn origin(&self) -> (FileKind, u16, u64) {
+        match self {
+            Self::Segment {
+                record, catalog, ..
+            } => (FileKind::Segment, *record, *catalog),
+            Self::Head(head) => (FileKind::Head, head.header.record, head.header.catalog),
+        }
+    }
+}
+
 impl RecoveredPart {
     /// Returns the part, or `None` if it is damaged or has no scrape.
     pub(super) fn into_part(self) -> Option<Part> {
-        let (catalog, catalog_blocks, span, data) = match self.content? {
+        let content = self.content?;
+        let (_, record, catalog) = content.origin();
+        let (catalog_blocks, span, data) = match content {
             RecoveredContent::Segment {
-                catalog,
                 catalog_blocks,
                 span,
-            } => (catalog, catalog_blocks, span, PartData::File),
+                ..
+            } => (catalog_blocks, span, PartData::File),
             RecoveredContent::Head(head) => (
-                head.header.catalog,
                 head.catalog_blocks,
                 span_of(&head.rows)?,
                 PartData::Rows(head.rows.into()),
@@ -101,6 +119,7 @@ impl RecoveredPart {
         };
         Some(Part {
             id: self.id,
+            record,
             catalog,
             catalog_blocks,
             span,
@@ -153,8 +172,9 @@ impl RecoveredRecord {
                 record.leftovers.push(name);
             }
         }
+        let mut records = BTreeMap::new();
         for id in record.catalogs.keys() {
-            refuse_newer_catalog(*id, disk)?;
+            records.insert(*id, record_of_catalog(*id, disk)?);
         }
         // Segments first: an intact one makes its head a leftover.
         for (id, len) in segments {
@@ -168,6 +188,7 @@ impl RecoveredRecord {
         }
         // A segment keeps the id of its head, so that ids order all parts by age.
         record.parts.sort_by_key(|part| part.id);
+        record.check_origins(&records);
         record.check_head_lengths();
         record.summarize();
         Ok(record)
@@ -192,6 +213,7 @@ impl RecoveredRecord {
                 }
                 let spans = segment.index.sections.iter().map(|section| section.span);
                 union_of(spans).map(|span| RecoveredContent::Segment {
+                    record: segment.index.record,
                     catalog: segment.index.catalog,
                     catalog_blocks: segment.index.catalog_blocks,
                     span,
@@ -255,6 +277,32 @@ impl RecoveredRecord {
         Ok(())
     }
 
+    /// Finds parts of another record than their catalog, given the fingerprints of the catalogs. Both files
+    /// may be intact, and values would be read as those of other series.
+    fn check_origins(&mut self, catalogs: &BTreeMap<u64, u16>) {
+        let is_own = |content: &RecoveredContent| {
+            let (_, record, catalog) = content.origin();
+            let expected = catalogs.get(&catalog).copied().unwrap_or_default();
+            record == expected || record == 0 || expected == 0
+        };
+        let contents = self.parts.iter().filter_map(|part| part.content.as_ref());
+        let own = contents.filter(|content| is_own(content));
+        let confirmed: BTreeSet<u64> = own.map(|content| content.origin().2).collect();
+        for part in &mut self.parts {
+            if let Some(content) = part.content.take_if(|content| !is_own(content)) {
+                let (kind, _, catalog) = content.origin();
+                // If no part confirms the catalog, it is the file that was exchanged.
+                let (kind, id) = if confirmed.contains(&catalog) {
+                    (kind, part.id)
+                } else {
+                    (FileKind::Catalog, catalog)
+                };
+                let damage = kind.damage(id, 0, DamageKind::Misplaced);
+                self.report.add_damage(damage);
+            }
+        }
+    }
+
     /// Finds heads that are shorter than the head behind them says.
     fn check_head_lengths(&mut self) {
         let heads = self.parts.iter().filter_map(|part| match &part.content {
@@ -316,20 +364,20 @@ impl RecoveredRecord {
     }
 }
 
-/// Catalogs are read when they are needed, but a newer format must be noticed before anything is changed.
-fn refuse_newer_catalog(id: u64, disk: &dyn Disk) -> Result<(), RecoverError> {
+/// Returns the record's fingerprint of a catalog, 0 if it is not known. Catalogs are read when they are needed,
+/// but a newer format must be noticed before anything is changed.
+fn record_of_catalog(id: u64, disk: &dyn Disk) -> Result<u16, RecoverError> {
     let file = FileKind::Catalog.name(id);
     let mut header = [0; HEADER_BYTES];
     let read = disk
         .open(&file)
         .and_then(|file| file.read_at(0, &mut header));
-    // Any other damage is found, and reported, by who reads the catalog.
-    if read.is_ok()
-        && let Err(DamageKind::Version(version)) = Header::read(&header, FileKind::Catalog, id)
-    {
-        return Err(RecoverError::Version { file, version });
+    match read.map(|()| Header::read(&header, FileKind::Catalog, id)) {
+        Ok(Ok(header)) => Ok(header.record),
+        Ok(Err(DamageKind::Version(version))) => Err(RecoverError::Version { file, version }),
+        // Any other damage is found, and reported, by who reads the catalog.
+        Ok(Err(_)) | Err(_) => Ok(0),
     }
-    Ok(())
 }
 
 fn is_temporary(name: &str) -> bool {

@@ -153,7 +153,6 @@ impl<'a> Scrape<'a> {
                 missed: self.missed && source == self.source,
             });
         }
-        self.recorder.counters.duplicates += committed.duplicates;
         if let Err(error) = self.recorder.commit(&entries, self.time) {
             // Dropping this scrape discards them, and a full disk must not hide the newest values.
             for entry in entries.iter().filter(|entry| !entry.missed) {

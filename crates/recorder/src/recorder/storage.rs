@@ -39,7 +39,6 @@ pub(crate) struct Storage {
     disk: Option<Arc<dyn Disk>>,
     /// Files were created, renamed or removed since the last sync of the directory.
     directory_changed: bool,
-    bytes_written: u64,
 }
 
 impl Storage {
@@ -47,7 +46,6 @@ impl Storage {
         Self {
             disk,
             directory_changed: false,
-            bytes_written: 0,
         }
     }
 
@@ -57,10 +55,6 @@ impl Storage {
 
     pub(super) fn is_memory(&self) -> bool {
         self.disk.is_none()
-    }
-
-    pub(super) fn bytes_written(&self) -> u64 {
-        self.bytes_written
     }
 
     /// Returns true if the directory has to be synced, and assumes that it will be.
@@ -79,13 +73,7 @@ impl Storage {
         log: &mut Log,
         frame: &mut Vec<u8>,
     ) -> Result<usize, WriteError> {
-        let growth = log.len_with(frame) - log.len();
-        let appended = self.create_if_new(log).and_then(|()| {
-            if self.disk.is_some() {
-                self.bytes_written += growth;
-            }
-            log.append(frame)
-        });
+        let appended = self.create_if_new(log).and_then(|()| log.append(frame));
         appended.map_err(|error| WriteError::Io {
             file: log.name(),
             error,
@@ -113,7 +101,6 @@ impl Storage {
         };
         // A power cut could leave the final name with a part of the content.
         let file = write_file(&**disk, &temporary_name(id), bytes)?;
-        self.bytes_written += bytes.len() as u64;
         self.directory_changed = true;
         Ok(Some(file))
     }

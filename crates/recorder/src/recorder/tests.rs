@@ -5,7 +5,7 @@ mod damage;
 mod formats;
 mod full;
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Kind, Labels, Meta, NAME, Options, Reader, Recorder, Selector, WriteError,
@@ -119,7 +119,7 @@ fn small_record() -> (SimDisk, i64) {
     for n in 0..steps {
         step(&mut recorder, n).unwrap();
         if n % 3 == 0 && n < 15 {
-            recorder.sync(Instant::now()).unwrap();
+            recorder.sync().unwrap();
         }
     }
     (disk, steps)

@@ -39,11 +39,12 @@ pub(super) fn record_directories(dir: &Path) -> io::Result<Vec<String>> {
     let mut directories = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        // Our names are UTF-8, and an entry without a type was removed meanwhile.
-        let (Ok(name), Ok(kind)) = (entry.file_name().into_string(), entry.file_type()) else {
-            continue;
-        };
-        if kind.is_dir() && name.ends_with(SUFFIX) {
+        // A link to a directory counts: the operator may have moved a record to another disk.
+        let is_directory = entry.path().is_dir();
+        // Our names are UTF-8.
+        if let (true, Ok(name)) = (is_directory, entry.file_name().into_string())
+            && name.ends_with(SUFFIX)
+        {
             directories.push(name);
         }
     }

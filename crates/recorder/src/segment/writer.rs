@@ -18,6 +18,7 @@ pub(crate) const STEP_COLUMNS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Writer {
     id: u64,
+    record: u16,
     catalog: u64,
     catalog_blocks: u64,
     out: Vec<u8>,
@@ -44,11 +45,13 @@ impl Writer {
         let mut out = Vec::new();
         Header {
             extent: part.catalog_blocks,
+            record: part.record,
             ..Header::new(FileKind::Segment, part.id, part.catalog)
         }
         .put(&mut out);
         Self {
             id: part.id,
+            record: part.record,
             catalog: part.catalog,
             catalog_blocks: part.catalog_blocks,
             out,
@@ -157,6 +160,7 @@ impl Writer {
         (
             self.out,
             Index {
+                record: self.record,
                 catalog: self.catalog,
                 catalog_blocks: self.catalog_blocks,
                 sections: self.sections,

@@ -84,15 +84,12 @@ impl Families {
         page
     }
 
-    /// Moves untyped series named like a part of a histogram or summary (`h_count`) into that family.
-    /// Readers refuse a page on which one name belongs to two families.
+    /// Moves series named like a part of a histogram or summary (`h_count`) into that family, whatever their
+    /// own type. Readers refuse a page on which one name belongs to two families.
     fn merge_parts(&mut self) {
-        let untyped = self
-            .by_name
-            .iter()
-            .filter(|(_, family)| family.kind == Kind::Unknown);
-        let parts: Vec<_> = untyped
-            .filter_map(|(name, _)| {
+        let names = self.by_name.keys();
+        let parts: Vec<_> = names
+            .filter_map(|name| {
                 [Kind::Histogram, Kind::Summary]
                     .into_iter()
                     .find_map(|kind| {
@@ -174,10 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn untyped_source_adds_no_second_type() {
+    fn name_of_a_part_adds_no_second_family() {
         let folded = page(&[
             ("h_bucket", Kind::Histogram, ""),
             ("h_count", Kind::Unknown, ""),
+            ("h_sum", Kind::Gauge, "Typed elsewhere."),
             ("c", Kind::Unknown, ""),
             ("c", Kind::Counter, ""),
             ("alone_count", Kind::Unknown, ""),
@@ -199,7 +197,7 @@ mod tests {
                 .lines()
                 .filter(|line| line.contains("source"))
                 .count(),
-            5
+            6
         );
     }
 

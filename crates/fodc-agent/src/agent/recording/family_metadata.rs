@@ -19,6 +19,8 @@ pub(super) struct FamilyMetadata {
     families: HashMap<Box<str>, Metadata>,
     /// What the current page states differently or for the first time.
     changes: HashMap<Box<str>, Metadata>,
+    /// The parser was reset since the last complete page: it states every family of the next one again.
+    is_reset: bool,
 }
 
 impl FamilyMetadata {
@@ -37,6 +39,11 @@ impl FamilyMetadata {
         self.changes.insert(family.name.into(), metadata);
     }
 
+    /// Notes that the parser was reset, and reports no family any more that is gone from the page.
+    pub(super) fn on_reset(&mut self) {
+        self.is_reset = true;
+    }
+
     /// Drops what an abandoned page stated.
     pub(super) fn abandon(&mut self) {
         self.changes.clear();
@@ -46,8 +53,14 @@ impl FamilyMetadata {
     /// metadata than that. `registered_early` says that some were registered with none.
     pub(super) fn commit(&mut self, registered_early: bool) -> bool {
         let mut outdated = false;
+        let mut older = HashMap::new();
+        if std::mem::take(&mut self.is_reset) {
+            // Only what the page states is kept, or pages with new families each time would fill the memory.
+            older = std::mem::take(&mut self.families);
+        }
         for (family, metadata) in std::mem::take(&mut self.changes) {
-            let before = self.families.insert(family, metadata.clone());
+            let older = older.remove(&family);
+            let before = self.families.insert(family, metadata.clone()).or(older);
             // First metadata outdates only series that were registered without any.
             outdated |= before.map_or(registered_early, |before| before != metadata);
         }
@@ -82,5 +95,39 @@ pub(super) fn meta(kind: Kind, help: &str, suffix: &str) -> Meta {
     Meta {
         kind: if is_created { Kind::Gauge } else { kind },
         help: help.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(metadata: &mut FamilyMetadata, families: std::ops::Range<usize>) -> bool {
+        for n in families {
+            metadata.update(&FamilyRef {
+                name: &format!("f{n}"),
+                kind: Some(Kind::Counter),
+                help: None,
+                unit: None,
+            });
+        }
+        metadata.commit(true)
+    }
+
+    #[test]
+    fn families_gone_with_a_reset_of_the_parser_are_dropped() {
+        let mut metadata = FamilyMetadata::default();
+        for page in 0..50 {
+            assert!(
+                state(&mut metadata, page * 100..page * 100 + 200),
+                "new families"
+            );
+            metadata.on_reset();
+            assert_eq!(metadata.families.len(), 200);
+        }
+        // What was known before the reset is not new.
+        assert!(!state(&mut metadata, 49 * 100..49 * 100 + 200));
+        assert_eq!(metadata.of_sample("f4950").kind, Kind::Counter);
+        assert_eq!(metadata.of_sample("f0"), Meta::default());
     }
 }

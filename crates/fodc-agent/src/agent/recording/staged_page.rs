@@ -60,6 +60,7 @@ impl StagedPage {
     /// Drops everything that refers to the parser's memory, after the parser was reset.
     pub(super) fn forget(&mut self) {
         self.pending.forget();
+        self.metadata.on_reset();
         self.clear();
     }
 

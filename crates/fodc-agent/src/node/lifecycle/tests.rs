@@ -1,3 +1,5 @@
+use std::{fs, os::unix::fs::symlink};
+
 use steadfast_wire::fodc::ObjectConsistency;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -31,13 +33,20 @@ fn newest_five_reports_are_read() {
     }
     write(&directory, "2026-03-09.txt", b"no report");
     fs::create_dir(directory.path().join("2026-03-06x.json")).unwrap();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    symlink(outside.path(), directory.path().join("2026-03-10.json")).unwrap();
     let limit = usize::try_from(REPORT_BYTES_MAX).unwrap();
     write(&directory, "2026-03-08.json", &vec![b' '; limit + 1]);
     let reports = read_reports(directory.path()).unwrap();
     assert_eq!(
         names(&reports),
-        ["2026-03-07.json", "2026-03-06.json", "2026-03-05.json"],
-        "of the newest five, one is too long and one no file"
+        [
+            "2026-03-07.json",
+            "2026-03-06.json",
+            "2026-03-05.json",
+            "2026-03-04.json"
+        ],
+        "of the newest five files, one is too long"
     );
     assert_eq!(reports[0].report_json, "{\"a\":1}");
 }

@@ -1,7 +1,5 @@
 //! Crashes and power cuts at any point.
 
-use std::time::Instant;
-
 use super::{content, expected, labels, read, recorder, reopened, step};
 use crate::{
     Meta,
@@ -17,7 +15,7 @@ fn crash_at_every_byte_keeps_every_committed_scrape() {
         step(&mut recorder, n).unwrap();
         committed.push(disk.changes().len());
         if n % 4 == 3 {
-            recorder.sync(Instant::now()).unwrap();
+            recorder.sync().unwrap();
         }
     }
     let changes = disk.changes();
@@ -90,7 +88,7 @@ fn power_cut_loses_only_scrapes_since_the_last_sync() {
     for n in 0..60 {
         step(&mut recorder, n).unwrap();
         if n % 4 == 3 {
-            recorder.sync(Instant::now()).unwrap();
+            recorder.sync().unwrap();
             synced = n + 1;
         }
         let (found, damaged, _) = read(&disk.durable());

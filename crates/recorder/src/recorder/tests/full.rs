@@ -1,7 +1,5 @@
 //! Full and failing disks.
 
-use std::time::Instant;
-
 use super::{SOURCE, assert_steps, expected, labels, read, recorder, step, time, values};
 use crate::{Meta, Recorder, Selector, WriteError, recorder::storage::file_cost};
 
@@ -23,7 +21,7 @@ fn full_disk_costs_only_the_scrapes_that_fail() {
                 }
                 Err(error) => panic!("{error}"),
             }
-            recorder.sync(Instant::now()).ok();
+            recorder.sync().ok();
         }
         assert!(kept.contains(&39));
         assert_eq!(
@@ -72,11 +70,11 @@ fn eviction_before_a_segment_is_durable_keeps_the_account() {
             assert_eq!(evicted.count(), if is_now { evictions } else { 0 });
         };
         evict(&mut recorder, evict_first);
-        let job = recorder.begin_sync(Instant::now()).unwrap();
+        let job = recorder.begin_sync().unwrap();
         evict(&mut recorder, !evict_first);
         recorder.finish_sync(job.run()).unwrap();
         // A removal waits for the next sync.
-        recorder.sync(Instant::now()).unwrap();
+        recorder.sync().unwrap();
         let files = disk.files();
         let cost = files.values().map(|file| file_cost(file.len() as u64));
         let used = recorder.used();
@@ -98,7 +96,7 @@ fn no_failed_operation_loses_a_committed_scrape() {
             if step(&mut recorder, n).is_ok() {
                 kept.push(n);
             }
-            recorder.sync(Instant::now()).ok();
+            recorder.sync().ok();
         }
         assert!(kept.len() >= 29, "one failure costs one scrape");
         assert_steps(&recorder, &disk, &kept, &format!("operation {fail} failed"));
@@ -112,11 +110,11 @@ fn failed_sync_rewrites_files_in_doubt() {
         step(&mut recorder, n).unwrap();
     }
     disk.fail_sync(true);
-    recorder.sync(Instant::now()).unwrap_err();
+    recorder.sync().unwrap_err();
     disk.fail_sync(false);
     for n in 5..8 {
         step(&mut recorder, n).unwrap();
-        recorder.sync(Instant::now()).unwrap();
+        recorder.sync().unwrap();
     }
     assert_eq!(recorder.stats().counters.catalogs, 1);
     let (found, damaged, _) = read(&disk.durable());
@@ -141,10 +139,10 @@ fn catalog_replaced_before_a_failed_sync_is_durable_later() {
         if n == 14 {
             assert_eq!(recorder.stats().counters.catalogs, 1, "one is replaced");
             disk.fail_sync(true);
-            recorder.sync(Instant::now()).unwrap_err();
+            recorder.sync().unwrap_err();
             disk.fail_sync(false);
         } else if n > 14 {
-            recorder.sync(Instant::now()).unwrap();
+            recorder.sync().unwrap();
         }
     };
     (0..40).for_each(&mut scrape);
