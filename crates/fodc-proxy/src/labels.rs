@@ -34,12 +34,14 @@ impl<'a> OriginLabels<'a> {
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
+        // Returns true if the sample has a label of this name already.
         let mut add = |name: &str, value: &str| {
             let present = labels.iter().any(|(known, _)| known == name)
                 || series.labels.iter().any(|(known, _)| known == name);
             if !present && !value.is_empty() {
                 labels.push((name.to_owned(), value.to_owned()));
             }
+            present
         };
         add("node_role", &identity.role);
         add("pod_name", &identity.name);
@@ -49,11 +51,17 @@ impl<'a> OriginLabels<'a> {
                 add(&format!("node_{name}"), value);
             }
         }
-        if series.names_pod {
-            add("agent_pod_name", &identity.name);
-        }
-        if self.is_duplicate {
-            add("agent_id", self.response.id.as_str());
+        let of_pod = series
+            .names_pod
+            .then_some(("agent_pod_name", &*identity.name));
+        let of_agent = ("agent_id", self.response.id.as_str());
+        let of_agent = self.is_duplicate.then_some(of_agent);
+        for (name, value) in of_pod.into_iter().chain(of_agent) {
+            let mut name = name.to_owned();
+            // A page may have the label itself, and must not pass for one of another agent.
+            while add(&name, value) {
+                name.insert_str(0, "proxy_");
+            }
         }
         labels.sort_unstable();
         labels

@@ -161,11 +161,22 @@ async fn equal_series_of_different_nodes_never_collide() {
         vec![
             metric("kube_pod_info", &[("pod_name", "x")], 1.0),
             metric("ktm", &[], 1.0),
+            // A page with the labels that tell agents apart.
+            metric(
+                "forged",
+                &[
+                    ("pod_name", "x"),
+                    ("agent_pod_name", "y"),
+                    ("agent_id", "z"),
+                ],
+                1.0,
+            ),
         ]
     };
     let _agents = [
         agent(&proxy, seed("10.0.0.1", 1, "r"), foreign()).await,
         agent(&proxy, seed("10.0.0.2", 1, "r"), foreign()).await,
+        agent(&proxy, pod("x", "r"), foreign()).await,
         agent(&proxy, pod("x", "r"), foreign()).await,
     ];
     let response = complete(&proxy, "/metrics").await;
@@ -176,7 +187,7 @@ async fn equal_series_of_different_nodes_never_collide() {
     series.sort_unstable();
     let all = series.len();
     series.dedup();
-    assert_eq!((all, series.len()), (6, 6), "{}", response.body);
+    assert_eq!((all, series.len()), (12, 12), "{}", response.body);
 }
 
 #[tokio::test]
