@@ -329,27 +329,23 @@ fn ranges_are_found_through_their_ends() {
 }
 
 #[test]
-fn numbers_beyond_a_double_are_told_apart_in_ranges() {
-    let mut matcher = Matcher::new(7);
+fn values_that_share_a_key_are_told_apart_in_ranges() {
     let big = (1_i64 << 53) + 1;
-    subscribe(&mut matcher, 1, &[message("n", ">", Kind::IntValue(big))]);
-    subscribe(&mut matcher, 2, &[message("n", ">=", Kind::IntValue(big))]);
-    subscribe(&mut matcher, 3, &[message("n", "<", Kind::IntValue(big))]);
-    let at = |n: i64| event(&json!({ "n": n }));
-    assert_eq!(matched(&matcher, &at(big - 1)), [3]);
-    assert_eq!(matched(&matcher, &at(big)), [2]);
-    assert_eq!(matched(&matcher, &at(big + 1)), [1, 2]);
-}
-
-#[test]
-fn texts_that_share_their_beginning_are_told_apart_in_ranges() {
-    let mut matcher = Matcher::new(7);
-    subscribe(&mut matcher, 1, &[message("s", ">", text("prefix-8-b"))]);
-    subscribe(&mut matcher, 2, &[message("s", "<", text("prefix-8-b"))]);
-    let at = |s: &str| event(&json!({ "s": s }));
-    assert_eq!(matched(&matcher, &at("prefix-8-a")), [2]);
-    assert_eq!(matched(&matcher, &at("prefix-8-b")), [0_u64; 0]);
-    assert_eq!(matched(&matcher, &at("prefix-8-c")), [1]);
+    let number = |n: i64| (Kind::IntValue(n), json!(n));
+    let string = |s: &str| (text(s), json!(s));
+    // Beyond a double, and with eight equal bytes at their beginning.
+    for values in [
+        [big - 1, big, big + 1].map(number),
+        ["prefix-8-a", "prefix-8-b", "prefix-8-c"].map(string),
+    ] {
+        let mut matcher = Matcher::new(7);
+        for (key, op) in (1..).zip([">", ">=", "<"]) {
+            subscribe(&mut matcher, key, &[message("n", op, values[1].0.clone())]);
+        }
+        for ((_, value), expected) in values.iter().zip([&[3][..], &[2], &[1, 2]]) {
+            assert_eq!(matched(&matcher, &event(&json!({ "n": value }))), expected);
+        }
+    }
 }
 
 #[test]
