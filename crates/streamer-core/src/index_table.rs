@@ -2,7 +2,7 @@
 
 use crate::arena::is_sparse;
 
-/// Finds values that are stored elsewhere by their hash: eight bytes for each, at most a third of the slots
+/// Finds values that are stored elsewhere by their hash: eight bytes for each slot, a third or more of them
 /// empty.
 ///
 /// A look-up mostly reads one cache line, where a table with a control byte for each slot reads two, the
