@@ -226,8 +226,12 @@ async fn many_documents_at_a_position_wait_for_their_table() {
         let posted = request(gateway, ("POST", ORDERS), &[], &body).await;
         position = posted.json()["position"].clone();
     }
+    // The table may have been written already, if the machine is slow.
     let early = documents_at(gateway, "", &position).await;
-    assert_eq!(early.status, 503, "{early:?}");
+    match early.status {
+        200 => assert_eq!(early.lines().len(), 12_000),
+        status => assert_eq!(status, 503, "{early:?}"),
+    }
     let position = position.as_str().unwrap();
     let read = get(gateway, &format!("{ORDERS}?at={position}&wait=60")).await;
     assert_eq!(read.lines().len(), 12_000);

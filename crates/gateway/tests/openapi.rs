@@ -239,13 +239,14 @@ async fn ask_everything(it: &mut Description, gateway: SocketAddr) {
         "the text of numbers is kept: {}",
         whole.body
     );
-    // With all that was published, with more, and with that of another log.
-    let offsets = [
-        "0000000000000007-4",
-        "0000000000000007-99",
-        "0000000000000001-1",
+    // With all that was published, with more, and with that of another log, also with the same offset.
+    let positions = [
+        ("0000000000000007-4", 200),
+        ("0000000000000007-99", 503),
+        ("0000000000000001-1", 400),
+        ("0000000000000001-4", 400),
     ];
-    for (at, status) in offsets.into_iter().zip([200, 503, 400]) {
+    for (at, status) in positions {
         let query = [("at", at), ("wait", "0")];
         let reply = it.ask(gateway, read(COLLECTION, &query, &[])).await;
         assert_eq!(reply.status, status, "{at}: {reply:?}");

@@ -157,14 +157,14 @@ async fn in_present_term(
     let mut from = wanted.clone();
     (from.from, from.snapshot) = (Some(at), false);
     let mut handle = shared.upstream.open(from, peer);
-    let position = match handle.next().await {
+    let position = match next(shared, &mut handle).await? {
         Event::Ended(end) => return Err(end.into()),
         Event::Opened { position } => position,
         Event::Item(_) | Event::Window { .. } | Event::Progress(_) => None,
     };
     // The Streamer says with its response that it cannot continue there.
-    let next = handle.next().now_or_never();
-    let is_lost = matches!(next, Some(Event::Item(Item::Resync(_) | Item::Gap(_))));
+    let then = handle.next().now_or_never();
+    let is_lost = matches!(then, Some(Event::Item(Item::Resync(_) | Item::Gap(_))));
     let position = position.filter(|it| it.offset == at.offset && !is_lost);
     position
         .ok_or_else(|| ApiError::invalid(format!("{at} is no position that this log has or had")))
