@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::bail;
 use clap::Subcommand;
 use steadfast_streamer::server::policy_source;
 
@@ -43,6 +44,10 @@ Examples:
 
 pub(crate) fn run<A: clap::Parser>(args: Args) -> anyhow::Result<ExitCode> {
     let Command::Check { file } = args.command;
+    // Opening a pipe waits for its writer, and a device may have no end.
+    if file.metadata().is_ok_and(|it| !it.is_file()) {
+        bail!("{} is not a regular file; name one", file.display());
+    }
     let text = std::fs::read_to_string(&file).unwrap_or_default();
     let faults = if is_policy(&text) {
         policy_faults(&file)

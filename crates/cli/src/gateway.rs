@@ -21,6 +21,7 @@ use crate::{
     operations::{self, HttpAddress},
     output,
     settings::{Given, Listen, Settings, Several},
+    signals::ignore_hangups,
 };
 
 /// Arguments of `gateway`.
@@ -181,6 +182,7 @@ pub(crate) async fn run(
     listeners.extend(operations.map(|address| ("operations", address)));
     listen::check(&options.security, &listeners, &mut settings);
     settings.finish()?;
+    ignore_hangups()?;
 
     let security = options.security.clone();
     let mut gateway = Gateway::start(bind(listen, "--listen").await?, options)?;

@@ -10,8 +10,15 @@ use tracing_subscriber::{
     fmt::format::{FormatFields, Writer, debug_fn},
 };
 
-/// Writes log lines to standard error from now on.
-pub(crate) fn to_stderr(filter: EnvFilter) {
+/// Writes log lines to standard error from now on, those that the text of a filter admits.
+pub(crate) fn to_stderr(filter: &str) {
+    // h2 warns of each frame that breaks a rule, so that a peer could fill the disk. Connections that end for it
+    // are counted.
+    let filter = if filter.contains("h2") {
+        EnvFilter::new(filter)
+    } else {
+        EnvFilter::new(format!("h2=error,{filter}"))
+    };
     // Log lines follow NO_COLOR and the terminal like all other output.
     let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     tracing_subscriber::fmt()

@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let LogFilter(filter) = settings.get_or(args.log, LogFilter("warn".to_owned()));
-    log_lines::to_stderr(EnvFilter::new(filter));
+    log_lines::to_stderr(&filter);
     use_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

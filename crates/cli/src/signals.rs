@@ -21,6 +21,12 @@ pub(crate) struct Interrupts {
 /// Exit status after an interrupt that left the work undone, as a shell reports it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// Makes SIGHUP do nothing, for servers: they read changed files without it, and whoever sends it to have them read
+/// must not end the process.
+pub(crate) fn ignore_hangups() -> io::Result<()> {
+    signal(SignalKind::hangup()).map(drop)
+}
+
 impl Interrupts {
     pub(crate) fn listen() -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;

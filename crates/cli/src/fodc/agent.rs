@@ -33,6 +33,7 @@ use crate::{
     listen::{self, ListenTlsArgs},
     output::{self, FAINT, styled},
     settings::{Given, Listen, Setting, Settings, Several, Size},
+    signals::ignore_hangups,
 };
 
 /// Arguments of `fodc agent`.
@@ -221,6 +222,7 @@ pub(crate) async fn run(
         listen::check(&config.security, &listener, &mut settings);
     }
     settings.finish()?;
+    ignore_hangups()?;
     let mut agent = Agent::start(config).await.map_err(advised)?;
     // Only a note: the recorder goes on with what is intact.
     for damage in &agent.opened().damage {

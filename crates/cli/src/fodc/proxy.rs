@@ -12,6 +12,7 @@ use crate::{
     listen::{self, ListenTlsArgs},
     output,
     settings::{Given, Listen, Settings, Size},
+    signals::ignore_hangups,
 };
 
 /// Arguments of `fodc proxy`.
@@ -105,6 +106,7 @@ pub(crate) async fn run(
     ];
     listen::check(&config.security, &listeners, &mut settings);
     settings.finish()?;
+    ignore_hangups()?;
     let proxy = Proxy::start(config).await.map_err(advised)?;
     output::line(&format!(
         "{READY}{} {}",

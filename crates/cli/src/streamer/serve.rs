@@ -27,6 +27,7 @@ use crate::{
     listen::{self, ListenTlsArgs},
     output,
     settings::{Given, Listen, Setting, Settings, Several, Size},
+    signals::ignore_hangups,
 };
 
 /// Arguments of `streamer serve`.
@@ -255,6 +256,7 @@ pub(crate) async fn run(
         options.puller = Some(puller);
     }
     settings.finish()?;
+    ignore_hangups()?;
     let data = PathBuf::from(data.expect("a missing directory is among the faults"));
 
     // A taken port is found before the log is opened, which takes long after a crash.

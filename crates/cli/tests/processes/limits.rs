@@ -13,8 +13,10 @@ use tokio::{
 
 use crate::{
     fodc::{self, Exporter},
-    frames::{PREFACE, greeting},
+    frames::{self, PREFACE, greeting},
     process::{LIMIT, Server, Subscription, next, publish, run, steadfast, words},
+    streamer::send,
+    tls::start,
 };
 
 /// The deadline for the first request, and what a busy machine adds to it.
@@ -219,4 +221,42 @@ async fn server_without_descriptors_serves_whom_it_has_and_recovers() {
     let refusals = told.lines().filter(|line| line.contains("descriptors"));
     let refusals: Vec<&str> = refusals.collect();
     assert_eq!(refusals.len(), 1, "one line a minute: {refusals:?}");
+}
+
+#[tokio::test]
+async fn frames_that_break_rules_do_not_fill_the_log() {
+    const PING: u8 = 6;
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display();
+    let line = format!("streamer serve --data {data} --listen 127.0.0.1:0 --gateway off");
+    let (server, ready) = start(&line).await;
+    let mut socket = TcpStream::connect(&ready[1]).await.unwrap();
+    let ping = |flags| [&[0, 0, 8, PING, flags, 0, 0, 0, 0], &b"no ping!"[..]].concat();
+    // Acknowledgements of pings that were never sent. The response to the ping after them says that all were read.
+    let sent = [PREFACE, &greeting(0), &ping(1).repeat(2_000), &ping(0)].concat();
+    socket.write_all(&sent).await.unwrap();
+    while frames::next(&mut socket).await.unwrap().kind != PING {}
+    send("TERM", &server);
+    let ended = timeout(LIMIT, server.wait_with_output());
+    let lines = String::from_utf8(ended.await.unwrap().unwrap().stderr).unwrap();
+    assert!(lines.lines().count() < 10, "{lines}");
+}
+
+#[tokio::test]
+async fn hangup_ends_no_server() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().display();
+    for line in [
+        &*format!("streamer serve --data {data} --listen 127.0.0.1:0"),
+        "gateway --streamer 127.0.0.1:1 --listen 127.0.0.1:0",
+        "fodc proxy --grpc-listen-addr 127.0.0.1:0 --http-listen-addr 127.0.0.1:0",
+        "fodc agent --in-memory --poll-metrics-ports 9 --prometheus-listen-addr 127.0.0.1:0",
+    ] {
+        let (mut server, _) = start(line).await;
+        // Those who know it from other servers send it to have files read again.
+        send("HUP", &server);
+        send("TERM", &server);
+        let status = timeout(LIMIT, server.wait()).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(0), "{line}");
+    }
 }
