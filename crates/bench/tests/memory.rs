@@ -1,8 +1,11 @@
-//! The bytes that a hub holds, which do not depend on the allocator. Whoever makes one of them larger
-//! changes the number, and says why.
+//! The bytes that a hub and a reader of the log hold, which do not depend on the allocator. Whoever makes one
+//! of them larger changes the number, and says why.
 
 use allocation_counter::measure;
 use steadfast_session::Time;
+use steadfast_streamer::log::{
+    DocumentKey, DocumentQuery, Log as _, SegmentLog, StoreOptions, Submission,
+};
 use steadfast_streamer_core::{
     Bounds, Epoch, Terms,
     hub::{Action, Hub, InitialState, Input, Limits, StreamId},
@@ -173,4 +176,50 @@ fn hub_gives_memory_back_when_most_have_left() {
             "{left} of {full} bytes are left, {before} at first"
         );
     }
+}
+
+#[test]
+fn reading_all_documents_takes_the_memory_of_a_page() {
+    const DOCUMENTS: u64 = 60_000;
+    let data = "x".repeat(200);
+    let submission = |sequence| {
+        // Ids mix two ranges of the log, as those of numbers with different lengths do.
+        let document = DocumentKey::new("db", "c", format!("order-{sequence:04}"));
+        Submission::new("p", sequence, document, format!(r#"{{"text":"{data}"}}"#))
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(Epoch(7));
+    (options.cache_bytes, options.segment_bytes) = (1 << 20, 8 << 20);
+    let open = || SegmentLog::open(directory.path(), &options).unwrap();
+    let mut log = open();
+    for first in (1..DOCUMENTS).step_by(1_000) {
+        let batch = (first..first + 1_000).map(submission);
+        log.append(batch.collect(), 0).unwrap();
+    }
+    log.maintain(100_000).unwrap();
+    drop(log);
+    // What is in its older files is not known before they are read.
+    let reader = open().reader();
+    let (mut read, mut after) = (0, None);
+    let memory = measure(|| {
+        loop {
+            let page = reader.documents(DocumentQuery {
+                database: "db",
+                collection: Some("c"),
+                after: after.as_ref(),
+                max_documents: 1_000,
+                max_bytes: 1 << 20,
+            });
+            let page = page.unwrap();
+            assert_eq!(page.as_of, DOCUMENTS);
+            read += page.documents.len() as u64;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    });
+    assert_eq!(read, DOCUMENTS);
+    // Of a page of 1,000 documents, and the pages of the index that are held with it.
+    assert!(memory.bytes_max <= 820_000, "{memory:?}");
 }

@@ -12,7 +12,7 @@ use super::{
     age_clock::AgeClock,
     encoding::StoredProducer,
     ingest::{DocumentEvent, DocumentState},
-    page::PageBuilder,
+    page::{PageBuilder, Row},
     plan::{CommitPlan, CommittedState},
 };
 use crate::{Epoch, Event, Terms};
@@ -174,11 +174,16 @@ impl LogReader for Shared {
     fn documents(&self, query: DocumentQuery<'_>) -> Result<DocumentPage, LogError> {
         let contents = self.contents();
         let documents = contents.documents.range(query.range());
-        let documents = documents.map(|(key, last)| {
-            let load = |_: &DocumentKey| Ok((!last.state.deleted).then(|| Arc::clone(&last.event)));
-            Ok((key.clone(), load))
+        let rows = documents.map(|(key, last)| {
+            let row = if last.state.deleted {
+                Row::Deleted
+            } else {
+                Row::Known(Arc::clone(&last.event))
+            };
+            Ok((key.clone(), move |_: &DocumentKey| Ok(row)))
         });
-        query.collect(contents.bounds().head, documents)
+        let nowhere = |_| unreachable!("every row has its event");
+        query.collect(contents.bounds().head, rows, nowhere)
     }
 }
 

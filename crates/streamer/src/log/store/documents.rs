@@ -1,6 +1,6 @@
 //! The table of documents, and the states that are not in it yet.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use redb::ReadTransaction;
@@ -16,6 +16,7 @@ use crate::{
         DocumentKey, DocumentPage, DocumentQuery, LogError,
         encoding::{DecodeError, StoredProducer},
         ingest::DocumentState,
+        page::Row,
     },
 };
 
@@ -189,26 +190,24 @@ pub(super) fn read(
         end.as_ref().map(DocumentKey::as_tuple),
     );
     let range = documents.range(bounds).map_err(storage)?;
-    // Of all documents of the page: those that follow each other were often changed after each other.
-    let reads = RefCell::new(Reads::of_single_events());
-    let items = range.map(|item| {
+    let rows = range.map(|item| {
         let (key, encoded) = item.map_err(storage)?;
         let (database, collection, id) = key.value();
-        let reads = &reads;
-        let load = move |key: &DocumentKey| {
+        let key = DocumentKey::new(database, collection, id);
+        let decode = move |key: &DocumentKey| {
             let document = decode_document(key, encoded.value())?;
-            if document.state.deleted {
-                return Ok(None);
-            }
-            if document.event.is_some() {
-                return Ok(document.event);
-            }
-            let reads = &mut *reads.borrow_mut();
-            last_event(segments, reads, document.state.offset).map(Some)
+            Ok(match document.event {
+                _ if document.state.deleted => Row::Deleted,
+                Some(event) => Row::Known(event),
+                None => Row::At(document.state.offset),
+            })
         };
-        Ok((DocumentKey::new(database, collection, id), load))
+        Ok((key, decode))
     });
-    query.collect(as_of, items)
+    let mut reads = Reads::of_single_events();
+    query.collect(as_of, rows, |offset| {
+        last_event(segments, &mut reads, offset)
+    })
 }
 
 /// Reads the last event of a document.

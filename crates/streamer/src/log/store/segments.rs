@@ -396,13 +396,33 @@ impl Segment {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads the places of some events, a part of the file at a time.
+    fn read_index(&self, file: &dyn DiskFile) -> Result<Vec<(u64, usize)>, LogError> {
+        let mut index = Vec::new();
+        let (mut at, mut size) = (RECORDS, CHUNK);
+        while at < self.length {
+            let part = read(file, at, size.min(self.length - at))?;
+            let mut records = Records::new(self.header, at, &part);
+            let events = records.by_ref().filter(|it| it.kind == Kind::Event);
+            add_to_index(&mut index, events.map(|it| (it.offset, it.at)));
+            if records.searched() > at {
+                (at, size) = (records.searched(), CHUNK);
+            } else if at + part.len() >= self.length {
+                break;
+            } else {
+                // A record that the part does not hold entirely.
+                size *= 4;
+            }
+        }
+        Ok(index)
+    }
+
     /// Returns a place at or before the event.
     fn place_before(&self, offset: u64, file: &dyn DiskFile) -> Result<usize, LogError> {
         let mut index = self.index();
         // Under the lock: several readers of an old segment scan it once.
         if index.is_none() {
-            let content = read_all(file, self.length)?;
-            *index = Some(Scan::new(self.header, &content, u64::MAX, true).index());
+            *index = Some(self.read_index(file)?);
         }
         let entries = index.as_deref().unwrap_or_default();
         let later = entries.partition_point(|(known, _)| *known <= offset);

@@ -50,7 +50,7 @@ fn commit_is_one_write_and_one_sync() {
 fn page_of_documents_opens_a_segment_once_and_reads_little() {
     const DOCUMENTS: u64 = 1_000;
     // In the order in which the documents were changed, and far apart from each other.
-    for (step, most) in [(1, 400), (337, 16 << 10)] {
+    for (step, most) in [(1, 400), (337, 500)] {
         let disk = Disk::default();
         let mut log = open_on(&disk, &StoreOptions::new(EPOCH_7)).unwrap();
         let own = |sequence: u64| {
