@@ -5,7 +5,7 @@ mod model;
 mod rates;
 mod summary;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::{

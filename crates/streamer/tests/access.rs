@@ -26,7 +26,7 @@ use steadfast_wire::{
         streamer_service_client::StreamerServiceClient,
     },
 };
-use support::{channel, request, serve, soon};
+use support::{channel, request, serve, soon, until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -519,6 +519,40 @@ async fn figures_are_for_administrators() {
             response.starts_with(&format!("HTTP/1.1 {status}")),
             "{path} {name:?} {response}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_name_the_principal_of_a_slow_stream() {
+    let served = Served::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let operations = Operations::start(listener, Security::default()).unwrap();
+    operations.show(&served.server);
+    let mut feeder = served.publisher("feeder").await.unwrap();
+    for document in ["a1", "a2", "a3"] {
+        let data = r#"{"owner":"alice"}"#;
+        feeder.publish("orders", document, data).await.unwrap();
+    }
+    let mut alice = served.stream("alice").await;
+    // The credit ends before the documents do.
+    alice.send(Request::Subscribe(SubscribeRequest {
+        credit_messages: 1,
+        credit_bytes: 1_000_000,
+        start: Some(steadfast_wire::streamer::subscribe_request::Start::StartOffset(0)),
+        ..request("orders", "orders", Vec::new())
+    }));
+    assert!(alice.next().await.is_ok());
+    assert_eq!(alice.document().await, "a1");
+    for (path, expected) in [
+        ("/status", r#""principal":"token:alice""#),
+        ("/metrics", r#"principal="token:alice""#),
+    ] {
+        // Figures may be a tenth of a second old.
+        until("alice is named", async || {
+            let page = get(&operations, path, Some(served.token("root"))).await;
+            page.contains(expected)
+        })
+        .await;
     }
 }
 

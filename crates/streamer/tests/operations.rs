@@ -231,6 +231,7 @@ async fn status_finds_the_slow_subscriber_and_the_expensive_filter() {
         "{first}"
     );
     assert!(first["queuedBytes"].as_u64().unwrap() > 0);
+    assert_eq!(first["principal"], Json::Null);
     let others = &report["otherStreams"];
     assert_eq!(
         (&others["behind"], &others["streams"]),
@@ -258,6 +259,19 @@ async fn status_finds_the_slow_subscriber_and_the_expensive_filter() {
         lags.clone()
             .any(|it| it.labels.get("stream") == Some("others"))
     );
+    let filters = page
+        .samples
+        .iter()
+        .filter(|it| it.metric.ends_with("_filter_cost_ratio"));
+    let share = |it: &prometheus_parse::Sample| match it.value {
+        Value::Gauge(share) => share,
+        _ => panic!("{it:?}"),
+    };
+    let dearest = filters
+        .max_by(|a, b| share(a).total_cmp(&share(b)))
+        .unwrap();
+    assert!(dearest.labels.get("filter").unwrap().starts_with("n in ["));
+    assert!(share(dearest) > 0.9, "{dearest:?}");
     drop(silent);
 }
 

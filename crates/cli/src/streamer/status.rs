@@ -192,7 +192,8 @@ fn slow_streams(out: &mut String, report: &Report) {
         "queued",
         "blocked",
         "peer",
-        "session",
+        "principal or session",
+        "cause",
         "slowest subscription",
     ];
     let mut table = chart::table(presets::NOTHING, &header);
@@ -205,6 +206,8 @@ fn slow_streams(out: &mut String, report: &Report) {
             queued_bytes,
             ..
         } = stream;
+        let who = stream.principal.as_ref().or(stream.session.as_ref());
+        let who = who.unwrap_or(&stream.kind);
         let slowest = stream.slowest.as_ref().map(|it| {
             format!(
                 "{} of {}/{}",
@@ -222,10 +225,8 @@ fn slow_streams(out: &mut String, report: &Report) {
                 (format!("{} B", grouped(*queued_bytes as u64)), true),
                 (seconds(stream.blocked_seconds), true),
                 (stream.peer.clone().unwrap_or_default(), false),
-                (
-                    shown(stream.session.as_deref().unwrap_or(&stream.kind)),
-                    false,
-                ),
+                (shown(who), false),
+                (stream.cause().to_owned(), false),
                 (slowest.unwrap_or_default(), false),
             ],
         );
@@ -295,6 +296,22 @@ pub(crate) fn durations(report: &DurationReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_streams_have_a_name_and_a_cause_in_words() {
+        let text = text(&crate::top::tests::report("a", 1));
+        for (lag, words) in [
+            ("4 211", ["jwt:billing", "its application takes nothing"]),
+            (
+                "96",
+                ["7c0d\\u{1b}8", "it catches up, and the lag falls by itself"],
+            ),
+        ] {
+            let mut lines = text.lines().map(str::trim_start);
+            let line = lines.find(|it| it.starts_with(lag)).unwrap();
+            assert!(words.iter().all(|it| line.contains(it)), "{text}");
+        }
+    }
 
     #[test]
     fn control_characters_of_peers_do_not_reach_the_terminal() {

@@ -172,6 +172,10 @@ fn stream(stream: &SlowStream) -> Row {
         details: vec![
             ("stream", stream.stream.to_string()),
             ("peer", peer.clone()),
+            (
+                "principal",
+                shown(stream.principal.as_deref().unwrap_or("none")),
+            ),
             ("kind", shown(&stream.kind)),
             (
                 "session",
@@ -187,7 +191,7 @@ fn stream(stream: &SlowStream) -> Row {
             ),
             ("blocked", blocked.clone()),
             ("slowest", subscription.clone()),
-            ("cause", cause(stream).to_owned()),
+            ("cause", stream.cause().to_owned()),
         ],
         cells: vec![
             Cell::number(grouped(stream.lag), stream.lag as f64),
@@ -198,19 +202,6 @@ fn stream(stream: &SlowStream) -> Row {
             Cell::text(peer),
             Cell::text(subscription),
         ],
-    }
-}
-
-/// Returns the reading of docs/operations.md, "The slow subscriber".
-fn cause(stream: &SlowStream) -> &'static str {
-    if stream.without_credit > 0 {
-        "the subscriber grants no credit; check its application"
-    } else if stream.blocked_seconds >= 1.0 {
-        "the peer, or the network to it, takes no bytes"
-    } else if stream.behind > 0 {
-        "it catches up, and the lag falls by itself"
-    } else {
-        "it is live"
     }
 }
 

@@ -13,7 +13,8 @@ use super::{
 fn stream(number: u64, lag: u64, queued: u64) -> Value {
     json!({
         "stream": number, "peer": format!("10.0.3.{number}:51312"), "kind": "profile",
-        "session": format!("7c0d\u{1b}{number}"), "subscriptions": 4, "behind": 1,
+        "session": format!("7c0d\u{1b}{number}"),
+        "principal": (number == 7).then_some("jwt:billing"), "subscriptions": 4, "behind": 1,
         "withoutCredit": number % 2, "lag": lag, "queuedBytes": queued, "queuedMessages": 2,
         "blockedSeconds": 0.25,
         "slowest": {"id": format!("orders\u{202e}{number}"), "database": "shop", "collection": "orders"}
@@ -21,7 +22,7 @@ fn stream(number: u64, lag: u64, queued: u64) -> Value {
 }
 
 /// A status after some seconds; counters grow by their rate.
-fn report(server: &str, seconds: u64) -> Report {
+pub(crate) fn report(server: &str, seconds: u64) -> Report {
     let durations =
         json!({"count": 7, "meanSeconds": 0.002, "p50Seconds": 0.001, "p99Seconds": 0.004});
     let value = json!({

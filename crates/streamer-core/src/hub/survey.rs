@@ -60,6 +60,8 @@ pub struct StreamStatus {
     pub peer: PeerKind,
     /// The session that the stream holds, of a profile peer.
     pub session: Option<Arc<str>>,
+    /// The principal of the peer, with a policy.
+    pub principal: Option<Arc<str>>,
     /// The number of subscriptions.
     pub subscriptions: usize,
     /// The number of subscriptions that are behind.
@@ -215,6 +217,7 @@ impl Hub {
             stream: stream.id(),
             peer,
             session,
+            principal: stream.access().map(|it| Arc::clone(&it.owner)),
             subscriptions: stream.subscriptions().len(),
             behind: stream.backlog.len(),
             without_credit: stream.backlog.len() - stream.backlog.ready_count(),

@@ -2,7 +2,7 @@
 
 use steadfast_wire::streamer::value::Kind;
 
-use super::server::*;
+use super::{access::authorize, server::*};
 use crate::hub::*;
 
 /// Surveys in slices of a budget and returns how many it took.
@@ -74,7 +74,9 @@ fn survey_that_is_interrupted_sees_each_stream_once() {
 #[test]
 fn peer_that_leaves_its_queue_unread_is_among_the_slowest() {
     let mut server = Server::new();
+    server.hub = server.hub.restricted();
     let stream = server.open();
+    authorize(&mut server, stream, "alice", Grant::Everything, None);
     server.subscribe(stream, want("a", "rooms"));
     server.transport_takes_all(stream);
     server.commit("rooms", "r1", 1);
@@ -83,6 +85,7 @@ fn peer_that_leaves_its_queue_unread_is_among_the_slowest() {
     let status = &survey.slowest[0];
     assert_eq!((status.peer, status.lag), (PeerKind::Plain, 0));
     assert_eq!(status.queued_messages, 1);
+    assert_eq!(status.principal.as_deref(), Some("alice"));
     assert_eq!(status.blocked, Duration::from_secs(3));
 }
 

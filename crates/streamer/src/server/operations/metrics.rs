@@ -1,5 +1,7 @@
 //! The page of metrics.
 
+use std::collections::BTreeMap;
+
 use steadfast_exposition::{
     Kind::{Counter, Gauge, Histogram},
     Numbers, Writer,
@@ -11,7 +13,7 @@ use crate::log::Durations;
 
 /// The prefix of all metrics.
 const PREFIX: &str = "steadfast_streamer";
-/// The longest value of a label, in characters: peers choose the ids of sessions.
+/// The longest value of a label, in characters: peers choose the ids of sessions, and filters.
 const LABEL_MAX: usize = 64;
 
 /// Returns the page in the text format of Prometheus.
@@ -60,6 +62,7 @@ pub(super) fn page(gathered: &Gathered, own: &Refusals) -> String {
         }
     }
     streams(&mut page, gathered);
+    filters(&mut page, gathered);
     for figure in gathered.tls.iter().flat_map(Tls::figures) {
         let name = format!("{PREFIX}_{}", figure.name);
         let kind = if figure.is_counter { Counter } else { Gauge };
@@ -113,17 +116,42 @@ fn streams(page: &mut Writer, gathered: &Gathered) {
         let id = stream.stream.0.to_string();
         let peer = gathered.peers.get(&stream.stream);
         let peer = peer.map(ToString::to_string).unwrap_or_default();
-        let session = stream.session.as_deref().unwrap_or_default();
-        let session: String = session.chars().take(LABEL_MAX).collect();
+        let session = shortened(stream.session.as_deref().unwrap_or_default());
+        let principal = shortened(stream.principal.as_deref().unwrap_or_default());
         let labels = [
             ("stream", id.as_str()),
             ("peer", peer.as_str()),
             ("session", session.as_str()),
+            ("principal", principal.as_str()),
         ];
         page.sample(&name, labels, stream.lag as f64, None);
     }
     let (_, lag) = survey.others();
     page.sample(&name, [("stream", "others")], lag as f64, None);
+}
+
+/// Writes the filters that use most of the cost of matching.
+fn filters(page: &mut Writer, gathered: &Gathered) {
+    let name = format!("{PREFIX}_filter_cost_ratio");
+    let help = "Share of the most expensive filters in the cost of evaluating all, from 0 to 1; \
+                from samples of the last events";
+    page.family(&name, Gauge, Some(help));
+    // Filters that begin alike are one series: a page must not have one twice.
+    let mut shares = BTreeMap::<_, f64>::new();
+    for filter in &gathered.survey.expensive {
+        let labels = [&filter.database, &filter.collection, &filter.filter];
+        *shares.entry(labels.map(|it| shortened(it))).or_default() += filter.cost_share;
+    }
+    for (labels, share) in &shares {
+        let names = ["database", "collection", "filter"].into_iter();
+        let labels = names.zip(labels.iter().map(String::as_str));
+        page.sample(&name, labels, *share, None);
+    }
+}
+
+/// Returns the beginning of a text that a peer has chosen.
+fn shortened(text: &str) -> String {
+    text.chars().take(LABEL_MAX).collect()
 }
 
 fn number(value: f64) -> String {

@@ -102,6 +102,9 @@ pub struct SlowStream {
     pub kind: String,
     /// The session of a peer with the resume profile.
     pub session: Option<String>,
+    /// The principal of the peer, with a policy.
+    #[serde(default)]
+    pub principal: Option<String>,
     /// The number of subscriptions.
     pub subscriptions: usize,
     /// The number of subscriptions that are behind.
@@ -289,6 +292,7 @@ impl SlowStream {
             peer: gathered.peers.get(&status.stream).map(ToString::to_string),
             kind: kind.to_owned(),
             session: status.session.as_deref().map(str::to_owned),
+            principal: status.principal.as_deref().map(str::to_owned),
             subscriptions: status.subscriptions,
             behind: status.behind,
             without_credit: status.without_credit,
@@ -301,6 +305,20 @@ impl SlowStream {
             queued_bytes: status.queued_bytes,
             queued_messages: status.queued_messages,
             blocked_seconds: status.blocked.as_secs_f64(),
+        }
+    }
+
+    /// Returns what delays it, in words (docs/operations.md, "The slow subscriber").
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        if self.without_credit > 0 {
+            "its application takes nothing"
+        } else if self.blocked_seconds >= 1.0 {
+            "the peer, or the network to it, takes no bytes"
+        } else if self.behind > 0 {
+            "it catches up, and the lag falls by itself"
+        } else {
+            "none: it is live"
         }
     }
 }
@@ -367,6 +385,24 @@ mod tests {
             ("other", "0"),
         ] {
             assert_eq!(seconds(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn cause_of_a_slow_stream_is_the_first_that_explains_it() {
+        for (behind, without_credit, blocked, expected) in [
+            (1, 1, 8.0, "its application takes nothing"),
+            (1, 0, 8.0, "the peer, or the network to it, takes no bytes"),
+            (1, 0, 0.9, "it catches up, and the lag falls by itself"),
+            (0, 0, 0.9, "none: it is live"),
+        ] {
+            let json = serde_json::json!({
+                "stream": 1, "kind": "plain", "subscriptions": 1, "behind": behind,
+                "withoutCredit": without_credit, "lag": 0, "queuedBytes": 0, "queuedMessages": 0,
+                "blockedSeconds": blocked,
+            });
+            let stream: SlowStream = serde_json::from_value(json).unwrap();
+            assert_eq!(stream.cause(), expected);
         }
     }
 }
