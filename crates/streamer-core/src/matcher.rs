@@ -200,6 +200,28 @@ impl Matcher {
         })
     }
 
+    /// Returns true if a subscription has this filter in this collection.
+    pub(crate) fn has_filter(
+        &mut self,
+        key: SubscriptionKey,
+        (database, name): (&str, &str),
+        filter: &Filter,
+    ) -> bool {
+        let Some(&(index, slot)) = self.slots.get(&key) else {
+            return false;
+        };
+        let inside = self.collections.get_mut(index as usize);
+        inside
+            .filter(|it| *it.database == *database && *it.name == *name)
+            .is_some_and(|inside| {
+                // Filters are not kept as they came, but equal ones are in one list.
+                let probe = SubscriptionKey(u64::MAX);
+                let found = inside.insert(probe, filter);
+                inside.remove(probe, found);
+                found == slot
+            })
+    }
+
     /// Looks up the candidates of an event. No condition is evaluated yet.
     #[must_use]
     pub fn start(&self, event: &Event) -> Matching {

@@ -17,7 +17,7 @@ use super::{
     snapshot::Snapshot,
     stream::{Peer, Profile, Stream},
     subscription::{StateOptions, Subscription, Wants},
-    subscriptions::Refusal,
+    subscriptions::{Admitted, Refusal},
     window::WindowState,
 };
 use crate::{convert::millis_to_wire, matcher::SubscriptionKey};
@@ -199,6 +199,22 @@ impl Hub {
         // All checks come first, so that a refusal leaves an older subscription as it is.
         let admitted = self.subscriptions.admit(stream, &request, &self.cx.limits);
         let mut response = match admitted {
+            // A plain peer learns in this way whether it is still known. It has no position: a subscription
+            // from the head on would silently miss what is committed and not matched yet.
+            Ok(Admitted {
+                replaces: Some(older),
+                granted,
+                ..
+            }) if !stream.is_profile()
+                && self
+                    .subscriptions
+                    .is_repeated(older, id, &request, &granted) =>
+            {
+                SubscribeResponse {
+                    success: true,
+                    ..SubscribeResponse::default()
+                }
+            }
             Ok(admitted) => {
                 if let Some(older) = admitted.replaces {
                     self.replace(id, older);

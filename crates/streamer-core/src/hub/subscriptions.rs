@@ -412,6 +412,19 @@ impl Subscriptions {
         })
     }
 
+    /// Returns true if a stream has exactly the subscription that it asks for.
+    pub(super) fn is_repeated(
+        &mut self,
+        older: SubscriptionKey,
+        stream: StreamId,
+        request: &SubscribeRequest,
+        granted: &Granted,
+    ) -> bool {
+        let is_own = self.get(older).is_some_and(|it| it.stream() == stream);
+        let name = (&*request.database, &*request.collection);
+        is_own && self.matcher.has_filter(older, name, &granted.filter)
+    }
+
     /// Returns what a stream's peer may see of a collection.
     fn grant(&self, stream: &Stream, database: &str, collection: &str) -> Grant {
         match stream.access() {

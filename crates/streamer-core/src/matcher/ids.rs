@@ -74,7 +74,7 @@ impl Entry {
 }
 
 /// The list of a collection that a subscription is in, in 4 bytes: there are as many as subscriptions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
 /// What a [`Slot`] stands for.

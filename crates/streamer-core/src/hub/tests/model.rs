@@ -404,7 +404,11 @@ impl Model {
         }
         if requested {
             let (id, known) = client.requested.remove(0);
-            client.known.insert(id, known);
+            let is_same = |it: &Known| it.credit.is_none() && it.filter == known.filter;
+            // A plain peer that repeats its request misses nothing.
+            if !client.known.get(&id).is_some_and(is_same) {
+                client.known.insert(id, known);
+            }
         } else {
             assert!(response.resync.is_some(), "an payload nobody requested for");
         }

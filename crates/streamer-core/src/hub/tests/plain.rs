@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use steadfast_wire::streamer::{
-    GatewayMessage, HeartbeatAck, SubscribeResponse, subscribe_request::Start, value::Kind,
+    GatewayMessage, HeartbeatAck, SubscribeResponse, streamer_message::Payload,
+    subscribe_request::Start, value::Kind,
 };
 
-use super::server::*;
+use super::{server::*, slices::burst};
 use crate::hub::*;
 
 fn accepted(id: &str) -> SubscribeResponse {
@@ -136,6 +137,40 @@ fn resubscribe_of_known_id_replaces_definition() {
     server.commit("rooms", "r1", 2);
     server.commit("users", "u1", 3);
     assert_eq!(server.offsets(stream), [3]);
+}
+
+#[test]
+fn repeated_plain_subscribe_misses_no_unmatched_event() {
+    let limits = Limits {
+        slice: 1,
+        ..Limits::default()
+    };
+    // Whether the hub heard of the events, or must read them from the log.
+    for heard in [true, false] {
+        let mut server = Server::with_log(rooms(2), limits.clone());
+        let stream = server.open();
+        server.subscribe(stream, want("a", "rooms"));
+        if heard {
+            burst(&mut server, "rooms", 1, 5);
+            assert!(server.hub.matching.events() > 1);
+        } else {
+            server.log = rooms(6);
+            server.commit("rooms", "r1", 1);
+            assert_eq!(server.hub.stats().gauges.behind, 1);
+        }
+        for _ in 0..4 {
+            server.send_subscribe(stream, want("a", "rooms"));
+            server.step(Input::Tick);
+        }
+        server.run_until_idle();
+        let sent = server.take(stream).into_iter();
+        let event = |payload| match payload {
+            Payload::Delivery(delivery) => Some(offset_of(&delivery.event.unwrap().event_id)),
+            _ => None,
+        };
+        let offsets: Vec<_> = sent.filter_map(event).collect();
+        assert_eq!(offsets, [3, 4, 5, 6, 7], "heard: {heard}");
+    }
 }
 
 #[test]
