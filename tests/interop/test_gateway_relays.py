@@ -67,7 +67,7 @@ def all_clients(program, events_of):
         ours, classic = program("follow", url, ca=ca), program("classic", url, ca=ca)
         events, classic_events = events_of(address, EVENTS, tls), events_of(address, CLASSIC_EVENTS, tls)
         assert ours.next() == "live"
-        assert [classic.next(), classic.next()] == ["subscribe_ack"] * 2
+        assert classic.next() == "subscribe_ack"
         return {
             "ours": lambda: int(ours.next()),
             "classic": lambda: int(classic.next()),

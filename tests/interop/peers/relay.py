@@ -67,11 +67,12 @@ class Relay:
             while data := source.recv(65536):
                 if frames is self.sent:
                     self.takes.wait()
-                if not link.swallows:
-                    sink.sendall(data)
+                # Before they are passed on, so that whoever has received a frame finds it counted.
                 skipped = min(preface, len(data))
                 preface -= skipped
                 unread = _count(unread + data[skipped:], frames)
+                if not link.swallows:
+                    sink.sendall(data)
         if not (link.swallows or link.torn):
             link.cut()
 
