@@ -84,13 +84,16 @@ impl<T> Pipe<T> {
         at
     }
 
+    /// Returns the next item that has arrived.
+    pub(crate) fn peek(&self, now: Time) -> Option<&T> {
+        let (at, item) = self.items.front()?;
+        // Blocked items stay: they arrive when the fault ends, as after a retransmission.
+        (!self.blocked && *at <= now).then_some(item)
+    }
+
     /// Removes the next item that has arrived.
     pub(crate) fn receive(&mut self, now: Time) -> Option<T> {
-        let (at, _) = self.items.front()?;
-        // Blocked items stay: they arrive when the fault ends, as after a retransmission.
-        if self.blocked || *at > now {
-            return None;
-        }
+        self.peek(now)?;
         self.items.pop_front().map(|(_, item)| item)
     }
 

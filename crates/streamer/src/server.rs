@@ -246,6 +246,7 @@ impl Server {
             hub = hub.restricted();
         }
         let (hub, task, commits) = HubTask::new(hub, Arc::clone(&reader), access.clone());
+        let times = TimeLookup::new(Arc::clone(&reader), task.head());
         let stop_hub = CancellationToken::new();
         if let Some(policy) = policy {
             follow(policy, &hub, &stop_hub);
@@ -295,7 +296,7 @@ impl Server {
             access,
             drain: tasks.drain_token(),
         };
-        let routes = services(&options, &sources, (feed, admission), &tasks)?;
+        let routes = services(&options, &sources, (feed, admission, times), &tasks)?;
 
         let (stopped, drain) = (stop_hub.clone(), tasks.drain_token().drop_guard());
         // Not one of `tasks`: it must outlive the calls, whose last messages it sends.
@@ -471,13 +472,12 @@ fn http2_options(options: &ServerOptions) -> http2::Options {
 fn services(
     options: &ServerOptions,
     sources: &Sources,
-    (feed, admission): (PullerFeed, Admission),
+    (feed, admission, times): (PullerFeed, Admission, TimeLookup),
     tasks: &Tasks,
 ) -> Result<Routes, StartError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     tasks.spawn(report_health(health, tasks.drain_token()));
     let message_bytes = options.limits.message_bytes;
-    let times = TimeLookup::new(Arc::clone(&sources.reader));
     let streams = StreamService::new(sources.hub.clone(), times, admission.clone(), message_bytes);
     let publishing = PublisherServiceServer::new(PublishService::new(
         sources.writer.clone(),

@@ -6,13 +6,15 @@ use prost::Message as _;
 use rand::RngExt as _;
 use steadfast_session::{Advice, End, Initiator, Reason, Time};
 use steadfast_streamer::log::{
-    DocumentKey, DocumentQuery, Log as _, Outcome, testing::offset_of_time, with_previous,
+    DocumentKey, DocumentQuery, Log as _, LogReader, Outcome, testing::offset_of_time,
+    with_previous,
 };
 use steadfast_streamer_core::hub::{
-    Action, FRAME_HEAD, Input, ReadFault, ReadId, StreamAccess, StreamId, split_frames,
+    Action, FRAME_HEAD, Hub, Input, ReadFault, ReadId, StreamAccess, StreamId, split_frames,
 };
 use steadfast_wire::streamer::{
-    GatewayMessage, StreamerMessage, gateway_message::Payload, subscribe_request::Start,
+    GatewayMessage, StreamerMessage, SubscribeRequest, gateway_message::Payload,
+    subscribe_request::Start,
 };
 
 use super::{HOLES_END, World};
@@ -310,6 +312,14 @@ impl World {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        if connection.to_server.peek(now).is_some_and(|it| {
+            let ahead = |hub: &Hub| start_of(it, &*self.server.reader) > Some(hub.head().offset);
+            self.server.hub.as_ref().is_some_and(ahead)
+        }) {
+            // The driver waits until the hub knows the events before the time, as of its last commit.
+            let later = now + Duration::from_millis(5);
+            return self.scheduler.at(later, Task::ArriveAtServer(id));
+        }
         // A connection belongs to the process that accepted it. Its successor knows nothing of it.
         let served = connection.incarnation == self.server.incarnation && self.server.hub.is_some();
         let Some(item) = connection.to_server.receive(now) else {
@@ -402,11 +412,8 @@ impl World {
     /// Replaces a time by its offset, as the server's driver does.
     fn look_up_time(&self, message: &mut GatewayMessage) {
         if let Some(Payload::Subscribe(request)) = &mut message.payload
-            && request.resume.is_none()
-            && let Some(Start::StartTimeMs(time_ms)) = request.start
+            && let Some(offset) = offset_of_start(request, &*self.server.reader)
         {
-            let offset = offset_of_time(&*self.server.reader, time_ms);
-            let offset = offset.expect("the log in memory does not fail");
             request.start = Some(Start::StartOffset(offset));
         }
     }
@@ -528,4 +535,24 @@ impl World {
 
 fn decode(message: &[u8]) -> StreamerMessage {
     StreamerMessage::decode(message).expect("the hub encodes valid messages")
+}
+
+/// Returns the offset of the time at which an item is to begin, if there is one.
+fn start_of(item: &ToServer, reader: &dyn LogReader) -> Option<u64> {
+    match item {
+        ToServer::Message(message) => match &message.payload {
+            Some(Payload::Subscribe(request)) => offset_of_start(request, reader),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn offset_of_start(request: &SubscribeRequest, reader: &dyn LogReader) -> Option<u64> {
+    match (&request.resume, request.start) {
+        (None, Some(Start::StartTimeMs(time_ms))) => {
+            Some(offset_of_time(reader, time_ms).expect("the log in memory does not fail"))
+        }
+        _ => None,
+    }
 }

@@ -9,7 +9,7 @@ use steadfast_net::{
 };
 use steadfast_session::Time;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub(super) struct HubTask {
     drained: Option<oneshot::Sender<()>>,
     started: Instant,
     deadline: Option<Time>,
+    /// The newest event that the hub knows.
+    head: watch::Sender<u64>,
     /// Inputs that the hub has not handled, of messages that are being handled together.
     inputs: Vec<Input>,
     /// The shares of these inputs in the backlogs of their streams.
@@ -93,6 +95,7 @@ impl HubTask {
         // Apart from `messages`, because commits wait while the hub is busy and messages never do.
         let (commit_sender, commits) = mpsc::channel(COMMITS);
         let task = Self {
+            head: watch::Sender::new(hub.head().offset),
             hub,
             reader,
             handle: handle.clone(),
@@ -110,6 +113,11 @@ impl HubTask {
             readers: Vec::new(),
         };
         (handle, task, CommitSender(commit_sender))
+    }
+
+    /// Returns the newest event that the hub knows.
+    pub(super) fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
     }
 
     /// Runs until `stop` is cancelled or the log stops, and returns which. Dropping the future ends
@@ -353,6 +361,9 @@ impl HubTask {
         let mut actions = std::mem::take(&mut self.actions);
         self.deadline = self.hub.step_all(now, self.inputs.drain(..), &mut actions);
         self.shares.clear();
+        let head = self.hub.head().offset;
+        self.head
+            .send_if_modified(|known| std::mem::replace(known, head) != head);
         for action in actions.drain(..) {
             self.perform(action);
         }

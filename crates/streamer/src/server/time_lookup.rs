@@ -7,7 +7,7 @@ use std::{fmt, pin::Pin, sync::Arc};
 use steadfast_wire::streamer::{
     GatewayMessage, gateway_message::Payload, subscribe_request::Start,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
 use crate::log::{LogReader, offset_of_time};
@@ -21,6 +21,8 @@ const SEARCHES: usize = 4;
 pub(super) struct TimeLookup {
     reader: Arc<dyn LogReader>,
     permits: Arc<Semaphore>,
+    /// The newest event that the hub knows.
+    head: watch::Receiver<u64>,
 }
 
 /// A message whose time is being looked up. Boxed, because every stream has a place for one.
@@ -39,10 +41,11 @@ pub(super) fn time_of(message: &GatewayMessage) -> Option<i64> {
 }
 
 impl TimeLookup {
-    pub(super) fn new(reader: Arc<dyn LogReader>) -> Self {
+    pub(super) fn new(reader: Arc<dyn LogReader>, head: watch::Receiver<u64>) -> Self {
         Self {
             reader,
             permits: Arc::new(Semaphore::new(SEARCHES)),
+            head,
         }
     }
 
@@ -53,7 +56,7 @@ impl TimeLookup {
 
     /// Replaces the time by its offset. If the log cannot be searched, the time stays, and the hub refuses
     /// the request.
-    async fn resolve(self, mut message: GatewayMessage, time_ms: i64) -> GatewayMessage {
+    async fn resolve(mut self, mut message: GatewayMessage, time_ms: i64) -> GatewayMessage {
         let permit = self.permits.acquire_owned().await;
         let reader = self.reader;
         let search = tokio::task::spawn_blocking(move || {
@@ -63,6 +66,9 @@ impl TimeLookup {
         });
         match (search.await, &mut message.payload) {
             (Ok(Ok(offset)), Some(Payload::Subscribe(request))) => {
+                // The log is ahead of the hub, which would begin at its own head, with events before the
+                // time. It takes what is committed or stops; the end of the stream ends the wait, too.
+                self.head.wait_for(|head| *head >= offset).await.ok();
                 request.start = Some(Start::StartOffset(offset));
             }
             (Ok(Err(error)), _) => warn!(%error, time_ms, "the log cannot be searched for a time"),
@@ -78,5 +84,45 @@ impl fmt::Debug for TimeLookup {
         f.debug_struct("TimeLookup")
             .field("permits", &self.permits)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use steadfast_wire::streamer::SubscribeRequest;
+
+    use super::*;
+    use crate::log::{DocumentKey, Log as _, MemoryLog, Submission};
+
+    #[tokio::test(start_paused = true)]
+    async fn lookup_waits_until_the_hub_knows_the_events_before() {
+        let mut log = MemoryLog::with_epoch(crate::Epoch(7));
+        for time_ms in 1..=3 {
+            let document = DocumentKey::new("default", "rooms", "r1");
+            let producer = Arc::from("p");
+            let entry = Submission::new(producer, time_ms, document, "{}".to_owned());
+            log.append(vec![entry], time_ms.cast_signed()).unwrap();
+        }
+        let (head, known) = watch::channel(0);
+        let times = TimeLookup::new(log.reader(), known);
+        let message = GatewayMessage {
+            payload: Some(Payload::Subscribe(SubscribeRequest {
+                start: Some(Start::StartTimeMs(3)),
+                ..SubscribeRequest::default()
+            })),
+        };
+        let mut lookup = times.begin(message, 3);
+        for offset in [0, 1] {
+            head.send_replace(offset);
+            let waited = tokio::time::timeout(Duration::from_mins(1), &mut lookup).await;
+            assert!(waited.is_err(), "the hub knows {offset}");
+        }
+        head.send_replace(2);
+        let Some(Payload::Subscribe(found)) = lookup.await.payload else {
+            panic!("a subscribe request stays one");
+        };
+        assert_eq!(found.start, Some(Start::StartOffset(2)));
     }
 }
