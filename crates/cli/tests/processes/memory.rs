@@ -68,14 +68,23 @@ fn packed(line: &str, bytes: usize) -> Vec<u8> {
     encoder.finish().unwrap().repeat(bytes / MEMBER)
 }
 
-/// Returns the bytes of a process in memory that are in no file.
+/// Returns the bytes of a process in memory that belong to no file. Pages of the program that the loader has written
+/// addresses into are anonymous as well: they grow with the program, whose size is not in question here.
 fn held(process: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    1024 * kib.unwrap().trim().parse::<usize>().unwrap()
+    let maps = std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap();
+    let mut is_of_file = false;
+    let mut kib = 0;
+    for line in maps.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            ["Anonymous:", count, "kB"] if !is_of_file => kib += count.parse::<usize>().unwrap(),
+            // The head of a mapping: addresses, rights, offset, device, inode, and a path.
+            [range, _, _, _, inode, ..] if range.contains('-') => is_of_file = inode != "0",
+            _ => {}
+        }
+    }
+    assert!(kib > 0, "/proc/{process}/smaps has no memory");
+    1024 * kib
 }
 
 const BUDGET: usize = 16 << 20;
