@@ -1,4 +1,4 @@
-//! What the existing TypeScript client does, from its first message to its last, on real sockets.
+//! The flows of the existing TypeScript client, from its first message to its last, on real sockets.
 
 #![allow(clippy::unwrap_used, reason = "the support of tests is test code")]
 
@@ -24,7 +24,7 @@ fn orders() -> Value {
     json!({"collection": "orders", "filters": []})
 }
 
-/// What the client does when its socket opens: its subscriptions are sent before the acknowledgement of its token and
+/// Does the same as the client when its socket opens: its subscriptions are sent before the acknowledgement of its token and
 /// again after it. A repetition before the first response has no acknowledgement of its own.
 async fn open(client: &mut Client, subscriptions: &[Value]) {
     client.send(auth("auth-init", "t", "db")).await;

@@ -35,7 +35,7 @@ enum Part {
     Payload(Payload),
 }
 
-/// What is left of a payload.
+/// The rest of a payload.
 #[derive(Clone, Copy, Debug)]
 struct Payload {
     /// The bytes until the next head.

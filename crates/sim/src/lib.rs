@@ -33,7 +33,7 @@ use serde::Serialize;
 
 pub use self::fault::Fault;
 
-/// What happened in one schedule, or in many.
+/// The counts of one schedule, or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Events in the log at the end.

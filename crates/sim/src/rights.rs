@@ -9,7 +9,7 @@ use steadfast_wire::streamer::{StreamerMessage, streamer_message::Payload as Sen
 
 use crate::payload::{COLLECTIONS, Condition, Payload};
 
-/// What a peer may see of a collection.
+/// The right of a peer to a collection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum MaySee {
     #[default]
@@ -19,7 +19,7 @@ pub(crate) enum MaySee {
     Any(Vec<Condition>),
 }
 
-/// What a peer may see, by collection.
+/// The rights of a peer, by collection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PeerRights([MaySee; COLLECTIONS.len()]);
 

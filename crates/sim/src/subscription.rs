@@ -45,7 +45,7 @@ pub(crate) struct Subscription {
     pub(crate) refused: Option<String>,
 }
 
-/// What its peer may see of the collection, as of each acceptance.
+/// The rights of its peer to the collection, as of each acceptance.
 #[derive(Debug, Default)]
 pub(crate) struct Granted {
     /// Each with the offset after which it decides. Empty before the first acceptance.

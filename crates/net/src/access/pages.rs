@@ -35,17 +35,17 @@ pub struct PageRights {
 #[derive(Debug, Default)]
 struct Denials([AtomicU64; Denied::LABELS.len()]);
 
-/// Whether the peer of a request without a need for rights may read: an extension of that request.
+/// True if the peer of a request without a need for rights may read: an extension of that request.
 #[derive(Clone, Copy, Debug)]
 pub struct MayRead(pub bool);
 
-/// What a peer without the right is told.
+/// The text for a peer without the right.
 const FORBIDDEN: &str = "you may not see this page";
 
 /// Resolves when a right ends; never with another value.
 type Withdrawn = BoxFuture<'static, Result<Infallible, Denied>>;
 
-/// What a response keeps of the right to it.
+/// The part of the right to a response that the response keeps.
 struct Followed {
     withdrawn: Withdrawn,
     rights: PageRights,

@@ -42,7 +42,7 @@ pub(super) async fn begin(
     }
 }
 
-/// What the documents of a response come from.
+/// The source of the documents of a response.
 pub(super) enum Source {
     /// The table: a snapshot that has begun.
     Table(Handle),

@@ -328,8 +328,9 @@ fn documents_that_nobody_asked_for_end_the_stream() {
     assert_eq!(rig.fault(), "documents for s-1, which awaits none");
 }
 
-/// A window of one document, and the place in it of a document without the field.
-fn window() -> (crate::Window, impl Fn(&str) -> Place) {
+/// A client whose subscription 1 has a window of one document that its server has accepted, and the place in it of a
+/// document without the field.
+fn rig_with_window() -> (Rig, impl Fn(&str) -> Place) {
     let window = crate::Window::new("rank", crate::Direction::Ascending, 1);
     let places = window.clone();
     let place = move |id: &str| {
@@ -338,7 +339,16 @@ fn window() -> (crate::Window, impl Fn(&str) -> Place) {
             value: None,
         })
     };
-    (window, place)
+    let mut rig = Rig::new();
+    rig.greet_profile(20);
+    let options = SubscribeOptions {
+        snapshot: true,
+        left: true,
+        window: Some(window),
+    };
+    rig.subscribe_with(1, Start::Now, options);
+    rig.accept_window();
+    (rig, place)
 }
 
 impl Rig {
@@ -383,16 +393,7 @@ impl Rig {
 
 #[test]
 fn window_is_narrowed_for_its_newest_snapshot_only() {
-    let (window, place) = window();
-    let mut rig = Rig::new();
-    rig.greet_profile(20);
-    let options = SubscribeOptions {
-        snapshot: true,
-        left: true,
-        window: Some(window),
-    };
-    rig.subscribe_with(1, Start::Now, options);
-    rig.accept_window();
+    let (mut rig, place) = rig_with_window();
     rig.begin_window(1, 3, &place("m"));
     let items = names(&rig.take_items(1));
     assert_eq!(items, ["begin 10", "bound 1 true", "end 10"]);
@@ -425,16 +426,7 @@ fn window_is_narrowed_for_its_newest_snapshot_only() {
 
 #[test]
 fn short_window_is_refilled_once_and_not_while_it_begins() {
-    let (window, place) = window();
-    let mut rig = Rig::new();
-    rig.greet_profile(20);
-    let options = SubscribeOptions {
-        snapshot: true,
-        left: true,
-        window: Some(window),
-    };
-    rig.subscribe_with(1, Start::Now, options);
-    rig.accept_window();
+    let (mut rig, place) = rig_with_window();
     let refill = |snapshot| Command::Refill {
         id: SubscriptionId(1),
         snapshot,

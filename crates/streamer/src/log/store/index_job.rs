@@ -38,7 +38,7 @@ pub(super) struct IndexJob {
     removal: Removal,
 }
 
-/// What the index has not yet of the log up to an offset.
+/// The part of the log up to an offset that the index does not have yet.
 struct States {
     /// In the order of their keys.
     documents: Vec<(DocumentKey, DocumentState)>,
@@ -47,7 +47,7 @@ struct States {
     upto: u64,
 }
 
-/// What a transaction removes besides.
+/// The rows that a transaction removes besides.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Removal {
     Nothing,
@@ -83,7 +83,7 @@ pub(super) struct Written {
     more_producers: bool,
 }
 
-/// Where the transactions run.
+/// The way in which the transactions run.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum IndexMode {
     /// In the call that begins them.
