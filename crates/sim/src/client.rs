@@ -30,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) attempts: u64,
     /// New connections are blocked as well.
     pub(crate) unreachable: bool,
+    /// Unsubscribe requests of the current connection that its stream has not received.
+    pub(crate) unsubscribes_in_flight: usize,
     /// The application has ended, because its plain server could not go on.
     pub(crate) has_ended: bool,
     /// What it may see now, and everything that it might see before; empty if it may see everything.
@@ -82,6 +84,7 @@ impl Client {
             pace: PaceChecker::default(),
             attempts: 0,
             unreachable: false,
+            unsubscribes_in_flight: 0,
             has_ended: false,
             rights: Vec::new(),
             sees: None,

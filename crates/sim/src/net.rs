@@ -3,7 +3,9 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use steadfast_session::{End, Generation, Time};
-use steadfast_wire::streamer::{GatewayMessage, StreamerMessage, streamer_message::Payload};
+use steadfast_wire::streamer::{
+    GatewayMessage, StreamerMessage, gateway_message::Payload as Request, streamer_message::Payload,
+};
 
 use crate::{rights::PeerRights, wire_check::WireCheck};
 
@@ -20,6 +22,15 @@ pub(crate) enum ToServer {
     Probe,
     /// The client ended its half, or reset the connection.
     Closed,
+}
+
+impl ToServer {
+    pub(crate) fn is_unsubscribe(&self) -> bool {
+        let Self::Message(message) = self else {
+            return false;
+        };
+        matches!(message.payload, Some(Request::Unsubscribe(_)))
+    }
 }
 
 /// An item on its way to the client.

@@ -315,6 +315,9 @@ impl World {
         }
         for (number, client) in self.clients.iter().enumerate() {
             let activity = client.endpoint.status().activity;
+            if let Some(why) = &client.stopped {
+                waiting.push(format!("client {number} stopped: {why}"));
+            }
             for subscription in &client.subscriptions {
                 let missing = match oracle::missing(&self.events, client, subscription) {
                     Some(0) => continue,

@@ -131,7 +131,9 @@ impl World {
             let last = oracle::last_offset(&self.events, it);
             last.is_some_and(|last| last < first)
         };
-        let mut wanted = client.subscriptions.iter().filter(|it| !it.unsubscribed);
+        // The server knows nothing of an unsubscription that is still on its way.
+        let is_wanted = |it: &&Subscription| !it.unsubscribed || client.unsubscribes_in_flight > 0;
+        let mut wanted = client.subscriptions.iter().filter(is_wanted);
         !client.profile && wanted.any(is_behind)
     }
 
@@ -140,6 +142,7 @@ impl World {
         let client = &mut self.clients[number];
         client.attempts += 1;
         client.generation = generation;
+        client.unsubscribes_in_flight = 0;
         let violation = client.pace.on_attempt(now, &client.config);
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
@@ -181,6 +184,7 @@ impl World {
             // A message of an ended attempt must not reach the stream of its successor.
             && connection.generation == generation
         {
+            self.clients[number].unsubscribes_in_flight += usize::from(item.is_unsubscribe());
             let at = connection.to_server.send(now, delay, item);
             self.scheduler.at(at, Task::ArriveAtServer(id));
         }

@@ -331,6 +331,7 @@ impl World {
             self.scheduler.at(at, Task::ArriveAtServer(id));
         }
         if served {
+            let is_unsubscribe = item.is_unsubscribe();
             match item {
                 ToServer::Open if is_revoked => {
                     connection.server_open = false;
@@ -348,6 +349,10 @@ impl World {
                     self.look_up_time(&mut message);
                     if let Some(connection) = self.connections.get_mut(&id) {
                         connection.wire.on_request(&message);
+                        let client = &mut self.clients[connection.client];
+                        if is_unsubscribe && client.generation == connection.generation {
+                            client.unsubscribes_in_flight -= 1;
+                        }
                     }
                     let message = *message;
                     if matches!(message.payload, Some(Payload::Authenticate(_))) {
