@@ -393,6 +393,35 @@ fn retention_by_bytes_bounds_the_files_after_a_burst() {
 }
 
 #[test]
+fn retention_goes_past_a_long_damaged_run_at_the_beginning() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=12_000, 500);
+    maintain(&mut log, 1);
+    let bases = log.shared.segments.bases();
+    drop(log);
+    // More events than one transaction removes: no slice reaches a sound one.
+    let lost = bases.partition_point(|base| *base <= 9_000) - 1;
+    assert!(bases[lost] > 2 * SLICE as u64, "{bases:?}");
+    for name in &disk.segments()[..lost] {
+        disk.delete(name);
+    }
+    let limited = StoreOptions {
+        retention_bytes: Some(100_000),
+        ..options()
+    };
+    let mut log = open_on(&disk, &limited).unwrap();
+    maintain(&mut log, 1_001);
+    let first = log.reader().bounds().first;
+    assert!(
+        first > bases[lost],
+        "first {first}, sound after {}",
+        bases[lost]
+    );
+    assert!(held_bytes(&log) <= 100_000);
+}
+
+#[test]
 fn log_of_format_1_is_converted_at_any_interruption() {
     // Lays out a log as format 1 did.
     let whole = Disk::default();
