@@ -230,6 +230,12 @@ fn malformed_messages_end_the_stream_with_the_reason() {
         change(&mut response);
         Payload::SubscribeResponse(response)
     };
+    let progress_elsewhere = |offset| {
+        Payload::Progress(Progress {
+            position: Some(on_wire(Position::new(Epoch(1), offset))),
+            behind: Vec::new(),
+        })
+    };
     let cases = [
         (delivery(|d| d.position = None), "has no position"),
         (delivery(|d| d.event = None), "has no event"),
@@ -250,13 +256,9 @@ fn malformed_messages_end_the_stream_with_the_reason() {
             Payload::Progress(Progress::default()),
             "progress has no position",
         ),
-        (
-            Payload::Progress(Progress {
-                position: Some(on_wire(Position::new(Epoch(1), 9))),
-                behind: Vec::new(),
-            }),
-            "progress to",
-        ),
+        (progress_elsewhere(9), "progress to"),
+        // Also if its offset would not move anything.
+        (progress_elsewhere(3), "progress to"),
         (response(|_| {}), "an accepted subscription has no position"),
         (
             response(|r| r.resync = Some(wire::Resync::default())),
