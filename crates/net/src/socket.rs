@@ -180,7 +180,7 @@ fn unexpected_tls(peer: Option<SocketAddr>) -> io::Error {
                 or the client http://";
     let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(times) = limiter.count(Instant::now()) {
-        warn!(?peer, times, "{what}");
+        warn!(peer = peer.map(display), times, "{what}");
     }
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -220,9 +220,9 @@ impl Tls {
             limits[failure as usize].count(Instant::now())
         };
         if let Some(times) = times {
-            warn!(?peer, reason, %error, times, "TLS handshake failed: {explanation}");
+            warn!(peer = peer.map(display), reason, %error, times, "TLS handshake failed: {explanation}");
         } else {
-            debug!(?peer, reason, %error, "TLS handshake failed: {explanation}");
+            debug!(peer = peer.map(display), reason, %error, "TLS handshake failed: {explanation}");
         }
     }
 }
