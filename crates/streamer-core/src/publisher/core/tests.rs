@@ -1,5 +1,7 @@
 //! The publisher core against a scripted server.
 
+mod model;
+
 use std::time::Duration;
 
 use bytes::Bytes;
