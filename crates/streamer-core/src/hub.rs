@@ -435,7 +435,7 @@ impl Hub {
                 self.catch_up.keep(after, &events, &self.cx);
                 // Whoever the page was read for, it saves the overloaded collections a read.
                 self.matching.refill(after, &events, &self.cx);
-                self.catch_up.start_page(
+                let is_wanted = self.catch_up.start_page(
                     stream,
                     after,
                     events,
@@ -443,6 +443,10 @@ impl Hub {
                     &mut self.matching,
                     &mut self.cx,
                 );
+                // All that could want it may have ended during the read.
+                if !is_wanted && self.streams.iter().all(|it| it.backlog.is_empty()) {
+                    self.catch_up.drop_idle_cache();
+                }
             }
             Err(fault) => self.on_failed_read(reader, after, &fault),
         }

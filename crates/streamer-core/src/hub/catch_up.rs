@@ -155,7 +155,8 @@ impl CatchUp {
         }
     }
 
-    /// Gives the events after an offset to a stream, and to all that wait for some of them.
+    /// Gives the events after an offset to a stream, and to all that wait for some of them. Returns false
+    /// if there are none.
     pub(super) fn start_page(
         &mut self,
         reader: Option<StreamId>,
@@ -164,7 +165,7 @@ impl CatchUp {
         streams: &mut Streams,
         matching: &mut MatchQueue,
         cx: &mut Context,
-    ) {
+    ) -> bool {
         // `check_page` and the events in memory leave no holes, so that the number gives the
         // offset.
         let end = after + events.len() as u64;
@@ -178,7 +179,7 @@ impl CatchUp {
             }
         }
         if ids.is_empty() {
-            return;
+            return false;
         }
         // The page counts as in progress until it is delivered, so that reads cannot outrun
         // deliveries.
@@ -193,6 +194,7 @@ impl CatchUp {
         {
             self.read(Reader::Ahead, end, usize::MAX, cx);
         }
+        true
     }
 
     /// Fills the queues of overloaded collections from memory, or reads what follows.
@@ -250,6 +252,11 @@ impl CatchUp {
         if self.pages() == 0 && self.waiting.is_empty() {
             self.cache = PageCache::default();
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_pages(&self) -> bool {
+        !self.cache.0.is_empty()
     }
 
     /// Returns the events after an offset that are in memory, one page at most.

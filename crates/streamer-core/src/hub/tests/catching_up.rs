@@ -251,6 +251,11 @@ fn stream_that_ends_during_read_leaks_nothing() {
     );
     server.complete_read(0);
     assert_eq!(server.offsets(streams[1]), [1, 2, 3], "it needs no other");
+    let last = server.welcomed("u");
+    server.subscribe(last, want("a", "rooms").after(0));
+    server.end(last);
+    server.complete_read(0);
+    assert!(!server.hub.catch_up.holds_pages(), "nobody wants it");
     server.assert_frees_everything();
 }
 

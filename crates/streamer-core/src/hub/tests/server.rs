@@ -545,6 +545,7 @@ impl Server {
         self.run_until_idle();
         assert_eq!(self.hub.stats().gauges, Gauges::default());
         assert!(self.hub.subscriptions.windows().is_empty());
+        assert!(!self.hub.catch_up.holds_pages(), "pages nobody waits for");
         assert_eq!(self.next_tick, None);
     }
 }
