@@ -115,6 +115,8 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     const LIMITS: Limits = Limits {
@@ -144,6 +146,39 @@ mod tests {
         assert_eq!(backlog.loser(c, none), None);
         backlog.update(a, load(2, 50), load(4, 0));
         assert_eq!(backlog.loser(c, none), Some(a));
+    }
+
+    proptest! {
+        #[test]
+        fn loser_is_the_one_that_a_look_at_all_queues_finds(
+            updates in vec((0..4_u64, 0..5_u64, 0..60_u64), 1..40),
+        ) {
+            let mut backlog = Backlog::new(LIMITS);
+            let mut queues = [Load::default(); 4];
+            for (id, messages, bytes) in updates {
+                // A queue without changes has no bytes.
+                let after = load(messages, bytes * messages.min(1));
+                let before = std::mem::replace(&mut queues[id as usize], after);
+                backlog.update(SubscriptionId(id), before, after);
+                let [messages, bytes]: [fn(&Load) -> u64; 2] = [|it| it.messages, |it| it.bytes];
+                let total = |of: fn(&Load) -> u64| queues.iter().map(of).sum::<u64>();
+                let by = if total(messages) >= LIMITS.messages {
+                    Some(messages)
+                } else {
+                    (total(bytes) >= LIMITS.bytes).then_some(bytes)
+                };
+                for (id, own) in (0..).zip(&queues) {
+                    let ranked = (0..).zip(&queues).filter(|(_, it)| it.messages > 0);
+                    let expected = by.and_then(|by| {
+                        let (largest, most) = ranked.max_by_key(|(id, it)| (by(it), *id))?;
+                        let is_own = by(own) >= by(most) && own.messages > 0;
+                        Some(if is_own { id } else { largest })
+                    });
+                    let loser = backlog.loser(SubscriptionId(id), *own);
+                    prop_assert_eq!(loser, expected.map(SubscriptionId));
+                }
+            }
+        }
     }
 
     #[test]

@@ -79,3 +79,38 @@ impl CatchUp {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Epoch;
+
+    #[test]
+    fn progress_is_requested_at_growing_intervals_until_all_arrived() {
+        let at = |epoch, offset| Position::new(Epoch(epoch), offset);
+        let ms = |ms| Time::ZERO + Duration::from_millis(ms);
+        let mut catch_up = CatchUp::new(at(1, 10));
+        let [a, b] = [1, 2].map(SubscriptionId);
+        catch_up.on_moved(a, at(1, 9));
+        catch_up.on_moved(b, at(1, 3));
+        assert_eq!((catch_up.is_done(), catch_up.deadline()), (false, None));
+        assert!(!catch_up.on_timer(ms(5)), "it is not live");
+        catch_up.on_live(ms(10));
+        let mut due = 10;
+        for delay in [50, 100, 200, 400, 800, 1_000, 1_000] {
+            assert_eq!(catch_up.deadline(), Some(ms(due)));
+            assert!(!catch_up.on_timer(ms(due - 1)), "early, for another timer");
+            assert!(catch_up.on_timer(ms(due)));
+            due += delay;
+        }
+        catch_up.on_moved(a, at(1, 10));
+        // Another term has no order to this head.
+        catch_up.on_moved(b, at(2, 1));
+        assert_eq!((catch_up.is_done(), catch_up.deadline()), (true, None));
+        assert!(!catch_up.on_timer(ms(due)));
+        catch_up.on_moved(b, at(1, 1));
+        assert_eq!(catch_up.deadline(), Some(ms(due)), "a resync goes back");
+        catch_up.remove(b);
+        assert!(catch_up.is_done());
+    }
+}

@@ -386,3 +386,53 @@ impl Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Direction, Window,
+        filter::tests::{message_on_keys, parse, text},
+    };
+
+    #[test]
+    fn each_wish_needs_the_profile_and_its_own_answer() {
+        let bits = |set: u32| [1, 2, 4, 8, 16].map(|bit| set & bit > 0);
+        for wishes in 0..32 {
+            let [left, snapshot, window, start, filters] = bits(wishes);
+            let filter = if filters {
+                parse(&[message_on_keys(&["a.b"], "==", text("x"))]).expect("a filter")
+            } else {
+                Filter::all()
+            };
+            let options = SubscribeOptions {
+                snapshot,
+                left,
+                window: window.then(|| Window::new("n", Direction::Ascending, 3)),
+            };
+            let start = if start { Start::Oldest } else { Start::Now };
+            let (id, name) = (SubscriptionId(1), String::new);
+            let wanted = Subscription::new(id, name(), name(), name(), filter, (start, options));
+            // Applications ask for a window with the other two.
+            let needs = bits(wishes & !4).contains(&true);
+            assert_eq!(wanted.needs_profile(), needs, "{wishes:b}");
+            for answers in 0..32 {
+                let [left, snapshot, window, start, filters] = bits(answers);
+                let response = Response {
+                    snapshot,
+                    left,
+                    window,
+                    start,
+                    filters,
+                    ..Response::default()
+                };
+                let understood = wishes & !answers == 0;
+                assert_eq!(
+                    wanted.is_understood(&response),
+                    understood,
+                    "{wishes:b} {answers:b}"
+                );
+            }
+        }
+    }
+}

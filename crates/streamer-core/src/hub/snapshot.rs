@@ -240,3 +240,59 @@ impl Part {
 /// The maximum number of parts of a cursor. Pages of one age are one part, and the table of documents
 /// changes its age every few thousand events or every ten seconds (decision 0011).
 const MAX_PARTS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{Operation, Previous};
+
+    fn change(offset: u64, document_id: &str) -> Event {
+        Event {
+            offset,
+            database: "db".into(),
+            collection: "rooms".into(),
+            document_id: document_id.into(),
+            operation: Operation::Update,
+            data: bytes::Bytes::new(),
+            timestamp: 0,
+            previous: Previous::Unknown,
+        }
+    }
+
+    proptest! {
+        /// An event that is left out and not contained is lost; one that is sent once more is not. Only a
+        /// cursor without room for another part may send one more than once.
+        #[test]
+        fn changes_that_no_document_contains_are_never_left_out(
+            ages in vec(0..3_u64, 1..60),
+            is_whole: bool,
+        ) {
+            let mut snapshot = Snapshot::new(0);
+            let mut read = Vec::new();
+            let mut as_of = 100;
+            for (index, age) in ages.iter().enumerate() {
+                as_of += age;
+                let id = format!("d{index:02}");
+                if is_whole && index + 1 == ages.len() {
+                    snapshot.finish(as_of);
+                } else {
+                    snapshot.advance(&id.as_str().into(), as_of);
+                }
+                read.push((id, as_of));
+            }
+            let is_exact = ages.iter().filter(|age| **age > 0).count() < MAX_PARTS;
+            for (id, as_of) in &read {
+                for offset in 100..=as_of + 1 {
+                    let contains = snapshot.contains(&change(offset, id));
+                    prop_assert!(!contains || offset <= *as_of, "{} at {}", id, offset);
+                    prop_assert!(contains || !is_exact || offset > *as_of, "{} at {}", id, offset);
+                }
+            }
+            let beyond = snapshot.contains(&change(100, "e"));
+            prop_assert_eq!(beyond, is_whole, "only a whole one has all documents");
+            prop_assert_eq!(snapshot.whole_at(), is_whole.then_some(as_of));
+        }
+    }
+}

@@ -527,6 +527,33 @@ mod tests {
     use super::*;
     use crate::hub::credit::Credit;
 
+    impl Subscriptions {
+        /// Checks what is kept of some subscriptions against all of them.
+        pub(in crate::hub) fn audit<'a>(&'a self, all: impl Iterator<Item = &'a Subscription>) {
+            let (mut left, mut snapshots, mut plain) = (0, 0, 0);
+            let mut want_left = BTreeMap::<_, BTreeSet<_>>::new();
+            let mut names = BTreeSet::new();
+            for subscription in all {
+                let wants = subscription.wants();
+                left += usize::from(wants.left);
+                snapshots += usize::from(wants.snapshot);
+                plain += usize::from(subscription.is_plain());
+                names.insert(Arc::as_ptr(subscription.name()));
+                if subscription.wants_left() {
+                    let name = Arc::clone(subscription.name());
+                    want_left
+                        .entry(name)
+                        .or_default()
+                        .insert(subscription.key());
+                }
+            }
+            assert_eq!((self.kinds.left, self.kinds.snapshots), (left, snapshots));
+            assert_eq!(self.plain, plain);
+            assert_eq!(self.want_left, want_left);
+            assert_eq!(self.collections.len(), names.len(), "a name for nobody");
+        }
+    }
+
     #[test]
     fn key_of_a_subscription_that_left_finds_no_other() {
         let mut subscriptions = Subscriptions::new([7; 32]);

@@ -34,8 +34,8 @@ struct Leaf {
 }
 
 /// Items of a leaf, and leaves of a block, at which it is split in two. Three levels of this size hold
-/// 2 million intervals, and inserting moves at most 3 KiB.
-const SPLIT_AT: usize = 128;
+/// 2 million intervals, and inserting moves at most 3 KiB. In tests a few dozen have all levels.
+const SPLIT_AT: usize = if cfg!(test) { 4 } else { 128 };
 
 impl Intervals {
     pub(super) fn len(&self) -> usize {

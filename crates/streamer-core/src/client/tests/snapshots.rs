@@ -171,6 +171,18 @@ fn no_position_is_told_before_a_snapshot_is_whole() {
 }
 
 #[test]
+fn progress_moves_nothing_while_documents_are_missing() {
+    // Progress holds for changes, of which none was sent before the documents.
+    let mut rig = accepted_rig(Start::Now);
+    rig.documents(true, &[3], b"a", 0);
+    rig.progress(20, &[]);
+    rig.documents(false, &[8], b"b", 14);
+    rig.deliver("s-1", 10, 12);
+    let expected = ["begin 10", "doc 3", "doc 8", "12"];
+    assert_eq!(names(&rig.take_items(1)), expected);
+}
+
+#[test]
 fn a_cut_continues_by_cursor_and_then_by_position() {
     let mut rig = accepted_rig(Start::Now);
     let cursor = |request: &SubscribeRequest| {

@@ -41,6 +41,9 @@ impl Hub {
                 assert!(armed <= due, "a timer after its deadline");
             }
         }
+        let keys = self.streams.iter().flat_map(Stream::subscriptions);
+        let all = keys.filter_map(|key| self.subscriptions.get(key));
+        self.subscriptions.audit(all);
         assert_eq!(subscriptions, self.subscriptions.len());
         assert_eq!(subscriptions, self.subscriptions.ids());
         assert_eq!(refused, self.streams.refused());

@@ -1,6 +1,6 @@
 //! Documents that leave a filter: who is told, and what that costs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use steadfast_wire::streamer::{Window, streamer_message::Payload, value::Kind};
@@ -146,6 +146,40 @@ fn documents_that_left_meanwhile_are_told_in_catch_up() {
 }
 
 #[test]
+fn only_who_asks_is_told_in_catch_up_of_what_left() {
+    for others in [0, 100] {
+        let mut server = Server::new();
+        let stream = server.welcomed("a");
+        let below = |id: &str| want(id, "rooms").filter("n", "<", Kind::IntValue(10));
+        server.commit("rooms", "a", 1);
+        server.commit("rooms", "a", 50);
+        server.commit("rooms", "a", 2);
+        for other in 0..others {
+            server.send_subscribe(stream, below(&format!("o{other}")).after(0));
+        }
+        server.send_subscribe(stream, below("asks").left().after(0));
+        server.send_subscribe(stream, below("plain").after(0));
+        server.send_subscribe(stream, want("one", "rooms").document("b").after(0));
+        server.take(stream);
+        server.run_until_idle();
+        let mut told = BTreeMap::<_, Vec<_>>::new();
+        for delivery in server.deliveries(stream) {
+            let offset = offset_of(&delivery.event.expect("an event").event_id);
+            for id in delivery.subscription_ids {
+                told.entry(id).or_default().push((offset, delivery.left));
+            }
+        }
+        let changes = [(1, false), (3, false)];
+        assert_eq!(
+            told.remove("asks").unwrap(),
+            [(1, false), (2, true), (3, false)]
+        );
+        assert_eq!(told.len(), others + 1);
+        assert!(told.values().all(|it| *it == changes), "{told:?}");
+    }
+}
+
+#[test]
 fn events_in_memory_are_read_again_after_the_first_who_asks() {
     let mut server = Server::new();
     let stream = server.welcomed("a");
@@ -190,7 +224,11 @@ fn states_before_events_are_wanted_only_where_somebody_asks() {
         !server.hub.wants_previous(&event(9, "rooms", "a", 1)),
         "nothing to read"
     );
+    let other = want("other", "rooms").filter("n", "<", Kind::IntValue(1));
+    server.subscribe(stream, other.left());
     server.unsubscribe(stream, "left", 9);
+    assert!(server.hub.wants_previous(&changed("rooms")), "one is left");
+    server.unsubscribe(stream, "other", 10);
     assert!(!server.hub.wants_previous(&changed("rooms")));
     server.assert_frees_everything();
 }

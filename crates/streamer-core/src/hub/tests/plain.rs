@@ -209,6 +209,23 @@ fn subscribe_on_newer_stream_moves_only_that_id() {
 }
 
 #[test]
+fn taking_an_id_over_needs_no_room_on_the_server() {
+    let mut server = Server::with(Limits {
+        subscriptions: 1,
+        ..Limits::default()
+    });
+    let (older, newer) = (server.open(), server.open());
+    assert!(server.subscribe(older, want("a", "rooms")).success);
+    assert!(!server.subscribe(newer, want("b", "rooms")).success);
+    assert!(server.subscribe(newer, want("a", "rooms")).success);
+    server.commit("rooms", "r1", 1);
+    assert_eq!(
+        (server.offsets(older), server.offsets(newer)),
+        (vec![], vec![1])
+    );
+}
+
+#[test]
 fn silent_plain_peer_is_ended_and_frees_its_ids() {
     let mut server = Server::new();
     let stream = server.open();

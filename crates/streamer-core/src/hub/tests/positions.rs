@@ -211,6 +211,29 @@ fn progress_becomes_previous_of_next_delivery() {
 }
 
 #[test]
+fn progress_never_goes_back_and_needs_a_subscription() {
+    let mut server = Server::with(Limits {
+        slice: 1,
+        ..Limits::default()
+    });
+    let (stream, idle) = (server.welcomed("s"), server.welcomed("t"));
+    server.subscribe(stream, want("quiet", "users"));
+    let events: Vec<_> = rooms(5);
+    server.log.extend(events.iter().cloned());
+    server.step(Input::Committed { events });
+    let progress = server.heartbeat(stream, 1).progress.expect("progress");
+    assert_eq!(progress.position, Some(position(5)), "nothing for it");
+    // Its collection is not matched as far as the stream was told.
+    server.subscribe(stream, want("late", "rooms").after(0));
+    assert!(server.hub.matching.matched(5) < 5);
+    assert_eq!(server.heartbeat(stream, 2).progress, None);
+    server.run_until_idle();
+    assert_eq!(server.offsets(stream), [1, 2, 3, 4, 5]);
+    server.pass(seconds(30));
+    assert_eq!(server.take(idle), [], "progress of nothing");
+}
+
+#[test]
 fn progress_names_subscriptions_that_are_behind() {
     let mut server = Server::new();
     let stream = server.welcomed("s");

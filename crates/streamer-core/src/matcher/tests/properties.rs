@@ -7,6 +7,7 @@ use super::{
     super::{
         ids::{Entry, GroupId},
         intervals::{Interval, Intervals},
+        key_list::KeyList,
     },
     reading::any_data,
     *,
@@ -29,6 +30,31 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => (collection(), any_filters()).prop_map(|(of, filters)| Step::Subscribe(of, filters)),
         2 => any::<prop::sample::Index>().prop_map(Step::Unsubscribe),
         4 => (collection(), id, any_data()).prop_map(|(of, id, data)| Step::Change(of, id, data)),
+    ]
+}
+
+/// As [`any_step`], on few values of one field, so that subscriptions share the lists of an index and
+/// most removals leave others behind.
+fn close_step() -> impl Strategy<Value = Step> {
+    let number = || (0..4_i64).prop_map(Kind::IntValue);
+    let op = || select(vec!["<", "<=", ">", ">=", "==", "!=", "contains"]);
+    let condition = || (op(), number()).prop_map(|(op, value)| message("n", op, value));
+    let either = vec(number(), 1..3).prop_map(|values| message("n", "in", list(values)));
+    let filters = prop_oneof![
+        6 => vec(condition(), 1..3),
+        1 => either.prop_map(|filter| vec![filter]),
+        1 => Just(vec![message("_id", "==", text("u1"))]),
+        1 => Just(Vec::new()),
+    ];
+    let fields = prop_oneof![
+        6 => (0..4).prop_map(|n| json!({ "n": n })),
+        1 => vec(0..4, 0..3).prop_map(|n| json!({ "n": n })),
+        1 => Just(json!({})),
+    ];
+    prop_oneof![
+        4 => filters.prop_map(|filters| Step::Subscribe("users", filters)),
+        3 => any::<prop::sample::Index>().prop_map(Step::Unsubscribe),
+        3 => fields.prop_map(|data| Step::Change("users", "u1", data.to_string())),
     ]
 }
 
@@ -114,7 +140,41 @@ proptest! {
     }
 
     #[test]
-    fn a_matcher_agrees_with_evaluating_every_filter(steps in vec(any_step(), 1..60)) {
+    fn key_list_is_copied_in_order_in_any_slices(
+        steps in vec((0..4_u8, 0_u64..60), 1..120),
+        left_out in vec(0_u64..60, 0..20),
+        slice in 1..9_usize,
+    ) {
+        let mut keys = KeyList::default();
+        let mut naive = std::collections::BTreeSet::new();
+        for (step, key) in steps {
+            let key = SubscriptionKey(key);
+            if step == 0 {
+                keys.remove(key);
+                naive.remove(&key);
+            } else {
+                keys.insert(key);
+                naive.insert(key);
+            }
+            prop_assert_eq!(keys.len(), naive.len());
+        }
+        let except: std::collections::BTreeSet<_> =
+            left_out.into_iter().map(SubscriptionKey).collect();
+        let mut copied = Vec::new();
+        let mut next = Some(SubscriptionKey(0));
+        while let Some(from) = next {
+            let mut left = slice;
+            next = keys.copy(from, except.iter().copied(), &mut left, &mut copied);
+            prop_assert_eq!(left == 0 || next.is_none(), true, "a slice that stops early");
+        }
+        let expected: Vec<_> = naive.difference(&except).copied().collect();
+        prop_assert_eq!(copied, expected);
+    }
+
+    #[test]
+    fn a_matcher_agrees_with_evaluating_every_filter(
+        steps in prop_oneof![vec(any_step(), 1..60), vec(close_step(), 1..90)],
+    ) {
         let mut matcher = Matcher::new(7);
         let mut registered: Vec<(u64, &str, Vec<wire::Filter>)> = Vec::new();
         for (key, step) in (1..).zip(steps) {
