@@ -183,7 +183,7 @@ impl LinkOptions {
         P::Event: Send + 'static,
         T: Transport,
     {
-        let seed = self.take_seed();
+        let seed = self.seed_or_random();
         let credentials = LinkCredentials::new(self.credentials);
         let mut config = self.config;
         // Set by the caller if the transport renews them.

@@ -239,7 +239,8 @@ impl LinkOptions {
         self
     }
 
-    pub(crate) fn take_seed(&self) -> u64 {
+    /// Returns the seed that was set, or a random one.
+    pub(crate) fn seed_or_random(&self) -> u64 {
         self.seed
             // The standard library's hasher has random keys: a seed without a dependency. It
             // spreads delays and protects nothing.
