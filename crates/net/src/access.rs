@@ -44,8 +44,8 @@ pub struct KnownPeer {
     identity: Identity,
     /// It is a part of this process, and no policy holds for it.
     is_local: bool,
-    /// The address of a peer without credentials.
-    stranger: Option<ClientKey>,
+    /// The address of a peer without credentials, which its calls count for.
+    anonymous_client: Option<ClientKey>,
 }
 
 /// A peer whose rights follow the rules in force, for as long as a call lasts.
@@ -137,7 +137,7 @@ impl AccessControl {
         })?;
         let address = peer.and_then(|it| it.address);
         Ok(known.map(|known| KnownPeer {
-            stranger: address
+            anonymous_client: address
                 .filter(|_| known.identity.method() == Method::Anonymous)
                 .map(|it| it.ip().into()),
             ..known
@@ -166,7 +166,7 @@ impl AccessControl {
             access,
             identity,
             is_local: false,
-            stranger: None,
+            anonymous_client: None,
         }))
     }
 
@@ -211,7 +211,7 @@ impl KnownPeer {
             identity: access.recheck(&self.identity, SystemTime::now())?,
             access: Arc::clone(access),
             is_local: false,
-            stranger: self.stranger,
+            anonymous_client: self.anonymous_client,
         })
     }
 
@@ -247,8 +247,8 @@ impl KnownPeer {
 
     /// Returns the client whose calls those of the peer are.
     fn client_key(&self) -> ClientKey {
-        let stranger = self.stranger.clone();
-        stranger.unwrap_or_else(|| ClientKey::Principal(self.principal().into()))
+        let anonymous = self.anonymous_client.clone();
+        anonymous.unwrap_or_else(|| ClientKey::Principal(self.principal().into()))
     }
 
     /// Returns true if the peer may do something that concerns no collection.
@@ -396,7 +396,12 @@ impl PolicyFile {
                 let read = polled.poll();
                 (polled, read)
             });
-            let (polled, read) = match polling.await {
+            let polled = tokio::select! {
+                polled = polling => polled,
+                // A file on a disk that does not respond must not delay the end of the server.
+                () = stop.cancelled() => return,
+            };
+            let (polled, read) = match polled {
                 Ok(both) => both,
                 Err(error) => {
                     if !std::mem::replace(&mut has_panicked, true) {

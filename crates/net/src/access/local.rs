@@ -68,7 +68,7 @@ impl LocalAccess {
             access: Arc::clone(&self.access),
             identity: self.access.authenticate(presented, SystemTime::now())?,
             is_local: true,
-            stranger: None,
+            anonymous_client: None,
         }))
     }
 }

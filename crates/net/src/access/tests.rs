@@ -226,3 +226,34 @@ async fn calls_of_one_principal_are_limited() {
     assert_eq!(refusals.of(crate::Refusal::PrincipalCalls), 1);
     assert_eq!(refusals.of(crate::Refusal::PrincipalRate), 1);
 }
+
+#[test]
+fn stop_does_not_wait_for_a_file_that_cannot_be_read() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let has_ended = runtime.block_on(async {
+        // Takes the only thread that could read the file.
+        tokio::task::spawn_blocking(move || released.recv());
+        let (_control, file) = Written::new("").load();
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(file.follow(|_| {}, stop.clone()));
+        let let_it_run = async || {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let_it_run().await;
+        tokio::time::advance(POLL_INTERVAL).await;
+        let_it_run().await;
+        stop.cancel();
+        let_it_run().await;
+        following.is_finished()
+    });
+    release.send(()).unwrap();
+    assert!(has_ended);
+}
