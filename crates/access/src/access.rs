@@ -86,8 +86,8 @@ impl fmt::Debug for Presented<'_> {
 }
 
 impl Refused {
-    /// Returns what a peer is told. It does not tell which part of its credentials is wrong, except that they
-    /// have expired, which only who had valid ones can be told.
+    /// Returns what a peer is told. It never says which part of the credentials is wrong. It does say that they
+    /// have expired: only a peer that had valid ones can learn this.
     #[must_use]
     pub fn public(&self) -> &'static str {
         match self {

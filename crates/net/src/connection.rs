@@ -24,7 +24,7 @@ use tokio::time::{sleep, sleep_until};
 use tonic::Status;
 use tracing::debug;
 
-use crate::{Refusal, RequestBody, Tasks, permit::ConnectionPermit};
+use crate::{Refusal, RequestBody, Tasks, permit::ConnectionPermit, request_rate::retry_after};
 
 /// The requests of one connection.
 #[derive(Debug)]
@@ -220,9 +220,8 @@ fn too_many_requests<B>(request: &Request<B>, wait: Duration) -> Response<()> {
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response
     };
-    // Whole seconds: rounded up, so that who waits for them is accepted.
-    let seconds = HeaderValue::from(wait.as_millis().div_ceil(1_000) as u64);
-    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, retry_after(wait));
     response
 }
 

@@ -13,6 +13,7 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
 };
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::ClientKey;
@@ -108,6 +109,12 @@ impl RequestRates {
         let checked = self.limiter.check_key(key);
         checked.map_err(|until| until.wait_time_from(TokioClock.now()))
     }
+}
+
+/// Returns the value of the header `retry-after`. It is in whole seconds, rounded up, so that a client that waits
+/// for them is accepted.
+pub(crate) fn retry_after(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_millis().div_ceil(1_000) as u64)
 }
 
 impl Clock for TokioClock {

@@ -90,7 +90,7 @@ pub enum HandshakeFailure {
     NoCommonVersion,
     /// The client has no application protocol in common with the listener.
     NoCommonProtocol,
-    /// The client accepts something of the server not, probably its certificate.
+    /// The client refused something of the server, probably its certificate.
     RefusedByClient,
     /// The client has no certificate.
     NoCertificate,

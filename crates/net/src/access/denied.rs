@@ -11,7 +11,7 @@ use super::{AccessControl, KnownPeer};
 pub enum Denied {
     /// The credentials are refused.
     Credentials(Refused),
-    /// The peer has not the right.
+    /// The peer lacks the right.
     Forbidden,
 }
 
@@ -59,7 +59,7 @@ impl Denied {
         }
     }
 
-    /// Returns what the peer is told; `forbidden` if it has not the right.
+    /// Returns what the peer is told; `forbidden` if it lacks the right.
     #[must_use]
     pub fn text<'a>(&self, forbidden: &'a str) -> &'a str {
         match self {

@@ -21,7 +21,7 @@ use steadfast_access::Action;
 use super::{
     AccessControl, Denied, FollowedPeer, PrincipalLimits, Principals, principals::TooManyCalls,
 };
-use crate::{KeyedPermit, Refusals};
+use crate::{KeyedPermit, Refusals, request_rate::retry_after};
 
 /// The policy of a listener for pages.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ impl PageRights {
     ///
     /// # Errors
     ///
-    /// Returns the response to a peer whose credentials are refused, that has not the right or loses it, or
+    /// Returns the response to a peer whose credentials are refused, that lacks the right or loses it, or
     /// whose principal has too many requests.
     pub async fn serve<T, B, F>(
         &self,
@@ -155,9 +155,7 @@ fn too_many_requests(refused: TooManyCalls) -> Response<String> {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, kind);
     if let Some(wait) = refused.wait() {
-        // Whole seconds: rounded up, so that who waits for them is accepted.
-        let seconds = HeaderValue::from(wait.as_millis().div_ceil(1_000) as u64);
-        headers.insert(header::RETRY_AFTER, seconds);
+        headers.insert(header::RETRY_AFTER, retry_after(wait));
     }
     response
 }
