@@ -179,8 +179,8 @@ impl<K: LaneKind> Wire<K> {
         self.step(|lane, out| lane.enqueue(now, query, sender, out))
     }
 
-    pub(super) fn release(&mut self, now: Time, ticket: u64) {
-        self.step(|lane, out| lane.release(now, ticket, out));
+    pub(super) fn release(&mut self, now: Time, query_id: u64) {
+        self.step(|lane, out| lane.release(now, query_id, out));
     }
 
     /// Takes a message and returns its receiver.

@@ -20,7 +20,7 @@ use super::{
 pub(super) struct PendingStreamResponse<K: LaneKind> {
     state: Arc<State>,
     agent: AgentId,
-    ticket: u64,
+    query_id: u64,
     parts: mpsc::Receiver<ResponsePart<K>>,
     is_complete: bool,
 }
@@ -57,7 +57,7 @@ pub(super) fn query<K: LaneKind>(
     state.counters.streams.of(K::NAME).queries.add(1);
     let (sender, parts) = mpsc::channel(PARTS_AHEAD);
     let now = state.now();
-    let ticket = {
+    let query_id = {
         let mut agents = state.agents();
         let wire = agents.wire::<K>(agent).ok_or(QueryError::Interrupted)?;
         wire.enqueue(now, query, sender)?
@@ -65,7 +65,7 @@ pub(super) fn query<K: LaneKind>(
     Ok(PendingStreamResponse {
         state: Arc::clone(state),
         agent: agent.clone(),
-        ticket,
+        query_id,
         parts,
         is_complete: false,
     })
@@ -211,7 +211,7 @@ impl<K: LaneKind> Drop for PendingStreamResponse<K> {
     fn drop(&mut self) {
         let now = self.state.now();
         if let Some(wire) = self.state.agents().wire::<K>(&self.agent) {
-            wire.release(now, self.ticket);
+            wire.release(now, self.query_id);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `/agents`: the agents and their state. `/self-metrics`: the proxy's own counters.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
@@ -8,7 +8,8 @@ use axum::{
     http::{HeaderValue, Response, header},
 };
 use serde::Serialize;
-use steadfast_net::{Tls, TlsFigure};
+use steadfast_exposition::{Kind, Numbers, Writer};
+use steadfast_net::Tls;
 use steadfast_session::Time;
 
 use super::{Api, TEXT, json};
@@ -17,6 +18,9 @@ use crate::{
     counters::{Counters, STREAM_KINDS},
     state::State,
 };
+
+/// The prefix of the proxy's own metrics.
+const PREFIX: &str = "steadfast_proxy";
 
 /// The JSON of one agent.
 #[derive(Serialize)]
@@ -104,7 +108,7 @@ pub(super) async fn self_metrics(Shared(api): Shared<Api>) -> Response<Body> {
 
 fn self_metrics_text(state: &State) -> String {
     let (online, total) = state.census();
-    let mut text = String::new();
+    let mut page = Writer::new(Numbers::Plain);
     let gauges = [
         ("agents_online", "Agents that are online.", online),
         ("agents_known", "Agents that are remembered.", total),
@@ -120,117 +124,84 @@ fn self_metrics_text(state: &State) -> String {
         ),
     ];
     for (name, help, value) in gauges {
-        write_metric(&mut text, name, help, "gauge", value as u64);
+        write_metric(&mut page, name, help, Kind::Gauge, value as f64);
     }
     for (name, help, value) in state.counters.all() {
-        write_metric(&mut text, name, help, "counter", value);
+        write_metric(&mut page, name, help, Kind::Counter, value as f64);
     }
-    write_stream_counters(&mut text, &state.counters);
-    write_rights(&mut text, state);
-    write_refusals(&mut text, state);
-    write_tls(&mut text, state);
-    text
+    write_stream_counters(&mut page, &state.counters);
+    write_rights(&mut page, state);
+    write_refusals(&mut page, state);
+    write_tls(&mut page, state);
+    page.take()
 }
 
-fn write_tls(text: &mut String, state: &State) {
+fn write_tls(page: &mut Writer, state: &State) {
     let figures = state.config.security.tls.iter().flat_map(Tls::figures);
-    let mut before = "";
-    for TlsFigure {
-        name,
-        help,
-        is_counter,
-        reason,
-        value,
-        ..
-    } in figures
-    {
-        let kind = if is_counter { "counter" } else { "gauge" };
-        match reason {
-            None => write_metric(text, name, help, kind, value as u64),
-            Some(reason) => {
-                // The failures follow each other, under one head.
-                let is_first = std::mem::replace(&mut before, name) != name;
-                let name = format!("steadfast_proxy_{name}");
-                if is_first {
-                    writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}")
-                        .expect("writing to a string cannot fail");
-                }
-                writeln!(text, "{name}{{reason=\"{reason}\"}} {value}")
-                    .expect("writing to a string cannot fail");
-            }
-        }
+    for figure in figures {
+        let name = format!("{PREFIX}_{}", figure.name);
+        let kind = if figure.is_counter {
+            Kind::Counter
+        } else {
+            Kind::Gauge
+        };
+        page.family(&name, kind, Some(&format!("{}.", figure.help)));
+        let labels = figure.reason.map(|reason| ("reason", reason));
+        page.sample(&name, labels, figure.value, None);
     }
 }
 
-fn write_stream_counters(text: &mut String, counters: &Counters) {
+fn write_stream_counters(page: &mut Writer, counters: &Counters) {
     for (name, help, value) in counters.streams.all() {
-        let name = format!("steadfast_proxy_stream_{name}");
-        write_head(text, &name, help);
+        let name = format!("{PREFIX}_stream_{name}");
+        page.family(&name, Kind::Counter, Some(help));
         for kind in STREAM_KINDS {
-            writeln!(text, "{name}{{stream=\"{kind}\"}} {}", value(kind))
-                .expect("writing to a string cannot fail");
+            page.sample(&name, [("stream", kind)], value(kind) as f64, None);
         }
     }
 }
 
-fn write_rights(text: &mut String, state: &State) {
+fn write_rights(page: &mut Writer, state: &State) {
     let counters = &state.counters;
-    let name = "steadfast_proxy_registrations_refused_total";
-    write_head(text, name, "Registrations refused.");
+    let name = format!("{PREFIX}_registrations_refused_total");
+    page.family(&name, Kind::Counter, Some("Registrations refused."));
     for (reason, count) in counters.refused.all() {
-        writeln!(text, "{name}{{reason=\"{reason}\"}} {count}")
-            .expect("writing to a string cannot fail");
+        page.sample(&name, [("reason", reason)], count as f64, None);
     }
-    let name = "steadfast_proxy_access_refused_total";
-    write_head(
-        text,
-        name,
-        "Streams of agents and requests of readers that the policy refused or ended.",
-    );
-    write_reasons(text, name, "agents", counters.refused_agents.all());
-    write_reasons(text, name, "http", state.pages.denials());
+    let name = format!("{PREFIX}_access_refused_total");
+    let help = "Streams of agents and requests of readers that the policy refused or ended.";
+    page.family(&name, Kind::Counter, Some(help));
+    write_reasons(page, &name, "agents", counters.refused_agents.all());
+    write_reasons(page, &name, "http", state.pages.denials());
 }
 
-fn write_head(text: &mut String, name: &str, help: &str) {
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter")
-        .expect("writing to a string cannot fail");
+fn write_refusals(page: &mut Writer, state: &State) {
+    let name = format!("{PREFIX}_refused_total");
+    let help = "Connections, requests and messages that a listener refused.";
+    page.family(&name, Kind::Counter, Some(help));
+    for (listener, refused) in [
+        ("agents", &state.agents_refused),
+        ("http", &state.http_refused),
+    ] {
+        write_reasons(page, &name, listener, refused.all());
+    }
 }
 
 fn write_reasons(
-    text: &mut String,
+    page: &mut Writer,
     name: &str,
     listener: &str,
     reasons: impl Iterator<Item = (&'static str, u64)>,
 ) {
     for (reason, count) in reasons {
-        writeln!(
-            text,
-            "{name}{{listener=\"{listener}\",reason=\"{reason}\"}} {count}"
-        )
-        .expect("writing to a string cannot fail");
+        let labels = [("listener", listener), ("reason", reason)];
+        page.sample(name, labels, count as f64, None);
     }
 }
 
-fn write_refusals(text: &mut String, state: &State) {
-    let name = "steadfast_proxy_refused_total";
-    write_head(
-        text,
-        name,
-        "Connections, requests and messages that a listener refused.",
-    );
-    for (listener, refused) in [
-        ("agents", &state.agents_refused),
-        ("http", &state.http_refused),
-    ] {
-        write_reasons(text, name, listener, refused.all());
-    }
-}
-
-fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
-    let name = format!("steadfast_proxy_{name}");
-    writeln!(
-        text,
-        "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-    )
-    .expect("writing to a string cannot fail");
+/// Writes a metric without labels.
+fn write_metric(page: &mut Writer, name: &str, help: &str, kind: Kind, value: f64) {
+    let name = format!("{PREFIX}_{name}");
+    page.family(&name, kind, Some(help));
+    page.sample(&name, [], value, None);
 }

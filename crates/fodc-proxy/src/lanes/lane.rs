@@ -24,12 +24,12 @@ pub(super) struct Lane<Q, S> {
     streams: Vec<u64>,
     outstanding: Option<Outstanding<Q, S>>,
     waiting: VecDeque<Waiting<Q, S>>,
-    last_ticket: u64,
+    last_query_id: u64,
 }
 
 #[derive(Debug)]
 struct Waiting<Q, S> {
-    ticket: u64,
+    query_id: u64,
     query: Q,
     sender: S,
 }
@@ -118,11 +118,11 @@ impl<Q: Clone, S: Clone> Lane<Q, S> {
             streams: Vec::new(),
             outstanding: None,
             waiting: VecDeque::new(),
-            last_ticket: 0,
+            last_query_id: 0,
         }
     }
 
-    /// Queues a query. Returns the ticket that releases it.
+    /// Queues a query. Returns the id that releases it.
     pub(super) fn enqueue(
         &mut self,
         now: Time,
@@ -136,24 +136,24 @@ impl<Q: Clone, S: Clone> Lane<Q, S> {
         if self.waiting.len() >= WAITING_MAX {
             return Err(QueryError::Busy);
         }
-        self.last_ticket += 1;
-        let ticket = self.last_ticket;
+        self.last_query_id += 1;
+        let query_id = self.last_query_id;
         self.waiting.push_back(Waiting {
-            ticket,
+            query_id,
             query,
             sender,
         });
         self.send_next(out);
-        Ok(ticket)
+        Ok(query_id)
     }
 
     /// Takes note that the caller of a query waits no longer, also after its last part.
-    pub(super) fn release(&mut self, now: Time, ticket: u64, out: &mut Vec<Action<Q, S>>) {
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
+    pub(super) fn release(&mut self, now: Time, query_id: u64, out: &mut Vec<Action<Q, S>>) {
+        self.waiting.retain(|waiting| waiting.query_id != query_id);
         let Some(outstanding) = &mut self.outstanding else {
             return;
         };
-        if outstanding.waiting.ticket == ticket {
+        if outstanding.waiting.query_id == query_id {
             outstanding.abandoned = Some(now);
             // The next message is as good a response to the next query.
             if self.owed_for.is_zero() {
@@ -246,9 +246,11 @@ impl<Q: Clone, S: Clone> Lane<Q, S> {
             && outstanding.generation == generation
             && outstanding.abandoned.is_none()
         {
-            let Waiting { ticket, sender, .. } = &outstanding.waiting;
+            let Waiting {
+                query_id, sender, ..
+            } = &outstanding.waiting;
             out.push(Action::Fail(sender.clone(), error));
-            self.release(now, *ticket, out);
+            self.release(now, *query_id, out);
         }
     }
 

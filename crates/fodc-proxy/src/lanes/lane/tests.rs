@@ -19,8 +19,8 @@ fn owing() -> TestLane {
 /// Queues a query whose sender has its number.
 fn ask(lane: &mut TestLane, query: u32) -> (Result<u64, QueryError>, Vec<TestAction>) {
     let mut out = Vec::new();
-    let ticket = lane.enqueue(LATER, query, query, &mut out);
-    (ticket, out)
+    let query_id = lane.enqueue(LATER, query, query, &mut out);
+    (query_id, out)
 }
 
 fn step(act: impl FnOnce(&mut Vec<TestAction>)) -> Vec<TestAction> {
@@ -112,9 +112,9 @@ fn half_a_response_is_not_continued_on_a_newer_stream() {
 fn abandoned_response_is_awaited_before_the_next_query() {
     let mut lane = owing();
     lane.on_opened(1, &mut Vec::new());
-    let ticket = ask(&mut lane, 1).0.unwrap();
+    let query_id = ask(&mut lane, 1).0.unwrap();
     ask(&mut lane, 2).0.unwrap();
-    assert_eq!(step(|out| lane.release(LATER, ticket, out)), []);
+    assert_eq!(step(|out| lane.release(LATER, query_id, out)), []);
     let mut out = Vec::new();
     let delivery = lane.on_message(1, |_| Part::Last, &mut out);
     assert_eq!(
@@ -127,8 +127,8 @@ fn abandoned_response_is_awaited_before_the_next_query() {
 fn stream_that_owes_for_too_long_is_ended() {
     let mut lane = owing();
     lane.on_opened(1, &mut Vec::new());
-    let ticket = ask(&mut lane, 1).0.unwrap();
-    lane.release(LATER, ticket, &mut Vec::new());
+    let query_id = ask(&mut lane, 1).0.unwrap();
+    lane.release(LATER, query_id, &mut Vec::new());
     let due = LATER + Duration::from_secs(60);
     let before = Time::from_micros(due.as_micros() - 1);
     assert_eq!(step(|out| lane.on_tick(before, out)), []);
@@ -139,10 +139,10 @@ fn stream_that_owes_for_too_long_is_ended() {
 fn kind_without_debts_sends_the_next_query_at_once() {
     let mut lane = new_lane(Duration::ZERO);
     lane.on_opened(1, &mut Vec::new());
-    let ticket = ask(&mut lane, 1).0.unwrap();
+    let query_id = ask(&mut lane, 1).0.unwrap();
     ask(&mut lane, 2).0.unwrap();
     let next = [Action::Send(1, 2)];
-    assert_eq!(step(|out| lane.release(LATER, ticket, out)), next);
+    assert_eq!(step(|out| lane.release(LATER, query_id, out)), next);
 }
 
 #[test]
@@ -193,8 +193,8 @@ proptest! {
             match step {
                 Step::Ask => {
                     queries += 1;
-                    if let Ok(ticket) = lane.enqueue(now, queries, queries, &mut out) {
-                        live.push((ticket, queries));
+                    if let Ok(query_id) = lane.enqueue(now, queries, queries, &mut out) {
+                        live.push((query_id, queries));
                     }
                 }
                 Step::Open => {
@@ -220,8 +220,8 @@ proptest! {
                     }
                 }
                 Step::Release(at) if !live.is_empty() => {
-                    let (ticket, _) = live.remove(at % live.len());
-                    lane.release(now, ticket, &mut out);
+                    let (query_id, _) = live.remove(at % live.len());
+                    lane.release(now, query_id, &mut out);
                 }
                 Step::Tick => lane.on_tick(now, &mut out),
                 Step::Close(_) | Step::Message(..) | Step::Release(_) => {}
