@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
+use crate::idempotency::hex;
+
 /// A file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asset {
@@ -79,10 +81,7 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let tag = |asset: &Asset| {
         let hash = digest(&SHA256, asset.bytes);
         let (first, _) = hash.as_ref().split_at(8);
-        let hex = first
-            .iter()
-            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        format!("\"{hex}\"")
+        format!("\"{}\"", hex(first))
     };
     ASSETS.iter().map(tag).collect()
 });

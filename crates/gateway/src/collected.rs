@@ -17,6 +17,10 @@ const MAX_DOCUMENTS: usize = 10_000;
 /// The bytes of these documents.
 const MAX_BYTES: u64 = 8 << 20;
 
+/// The refusal of a snapshot with more than that.
+pub(crate) const TOO_LARGE: &str =
+    "the snapshot has more than 10000 documents or 8 MiB; narrow the query";
+
 impl Collected {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes as usize

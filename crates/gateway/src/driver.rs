@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use steadfast_access::Refused as Credentials;
+use steadfast_access::Refused as CredentialsError;
 use steadfast_net::{ClientKey, KeyedPermit, MessageRate};
 use steadfast_session::Time;
 
@@ -135,20 +135,20 @@ impl Driver {
         let messages = self.machine.count_messages(text);
         let received = &self.shared.metrics.messages_received;
         received.fetch_add(messages as u64, Relaxed);
-        if self.counts(messages) {
+        if self.admit_messages(messages) {
             self.step(Input::Text(text));
         }
     }
 
     /// Notes that the client sent another frame.
     pub(crate) fn on_alive(&mut self) {
-        if self.counts(1) {
+        if self.admit_messages(1) {
             self.step(Input::Alive);
         }
     }
 
-    /// Counts messages of the client, and closes the socket if they are too many.
-    fn counts(&mut self, messages: usize) -> bool {
+    /// Counts messages of the client. Returns false, and closes the socket, if they are too many.
+    fn admit_messages(&mut self, messages: usize) -> bool {
         let is_allowed = self.rate.admit(messages);
         if !is_allowed {
             self.refuse(Refused::MessageRate, 1013, "too many messages");
@@ -260,7 +260,7 @@ impl Driver {
             Ok(None) => self.expires_at = self.expiry(peer.expires_in()),
             // Its subscriptions are those of the other one.
             Ok(Some(peer)) if peer.principal().name != before => {
-                self.end_credentials(Credentials::OtherPrincipal.public());
+                self.end_credentials(CredentialsError::OtherPrincipal.public());
             }
             Ok(Some(peer)) => {
                 self.set_peer(peer);
@@ -304,7 +304,7 @@ impl Driver {
         }
         let now = self.shared.now();
         if self.expires_at.is_some_and(|expires| expires <= now) {
-            self.end_credentials(Credentials::ExpiredToken.public());
+            self.end_credentials(CredentialsError::ExpiredToken.public());
         }
         if self.tick_at.is_some_and(|tick| tick <= now) {
             self.step(Input::Tick);

@@ -26,6 +26,9 @@ use crate::{metrics::Refused, shared::Shared};
 /// The position from which changes continue a snapshot.
 const POSITION: HeaderName = HeaderName::from_static("steadfast-position");
 
+/// The parameters of a query that would contain a token. URLs are written to logs.
+pub(crate) const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
+
 /// The description of the paths, which a test compares with the server.
 const OPENAPI: &str = include_str!("http/openapi.json");
 
@@ -89,8 +92,9 @@ pub(crate) async fn check(
 
 /// Returns true if a query contains a token.
 fn has_token(query: &[(String, String)]) -> bool {
-    let is_token = |name: &str| ["token", "access_token"].contains(&name);
-    query.iter().any(|(name, _)| is_token(name))
+    query
+        .iter()
+        .any(|(name, _)| TOKEN_PARAMETERS.contains(&&**name))
 }
 
 /// Returns the refusal of a page that may not connect, in the form of its path.

@@ -147,8 +147,9 @@ fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn hex(hash: &Hash) -> String {
-    hash.iter().fold(String::new(), |mut text, byte| {
+/// Returns bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
     })

@@ -112,7 +112,7 @@ impl Metrics {
         connections: &OpenConnections,
         connected: usize,
         tls: Option<&Tls>,
-        own: &Refusals,
+        operations: &Refusals,
     ) -> String {
         let mut page = Writer::new(Numbers::Plain);
         let name = format!("{PREFIX}_build_info");
@@ -141,7 +141,7 @@ impl Metrics {
         }
         for (name, refusals) in [
             ("listener_refused_total", connections.refusals()),
-            ("operations_refused_total", own),
+            ("operations_refused_total", operations),
         ] {
             let name = format!("{PREFIX}_{name}");
             let help = "Connections and requests that the listener refused, by reason";

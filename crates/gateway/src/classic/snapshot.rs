@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 use steadfast_streamer::{Change, filter::FieldPath};
 
 use super::message::{self, Query};
-use crate::collected::Collected;
+use crate::collected::{Collected, TOO_LARGE};
 
 /// Returns the documents in the order of the query, otherwise by id.
 ///
@@ -15,7 +15,7 @@ use crate::collected::Collected;
 /// If there were too many for one message.
 pub(super) fn finish(collected: Collected, query: &Query) -> Result<Vec<String>, &'static str> {
     let Some(mut documents) = collected.into_documents() else {
-        return Err("the snapshot has more than 10000 documents or 8 MiB; narrow the query");
+        return Err(TOO_LARGE);
     };
     let order = query.order_by.as_deref().unwrap_or_default();
     if !order.is_empty() {

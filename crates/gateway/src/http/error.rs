@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use steadfast_access::Refused as Credentials;
+use steadfast_access::Refused as CredentialsError;
 
 use crate::{
     idempotency::ClaimError,
@@ -85,8 +85,8 @@ impl From<ClaimError> for ApiError {
     }
 }
 
-impl From<Credentials> for ApiError {
-    fn from(cause: Credentials) -> Self {
+impl From<CredentialsError> for ApiError {
+    fn from(cause: CredentialsError) -> Self {
         tracing::debug!(%cause, "credentials refused");
         Self::unauthenticated(cause.public())
     }

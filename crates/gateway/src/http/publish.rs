@@ -153,7 +153,7 @@ async fn publish_once(
     let publisher = publisher.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let result = publish_all(shared, &publisher, entries).await;
     // The claim bounds the connections, so that it ends with this one.
-    tokio::spawn(async move {
+    shared.tasks.spawn(async move {
         publisher.close().await;
         drop(claim);
     });

@@ -8,12 +8,13 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use steadfast_access::Refused as Credentials;
+use steadfast_access::Refused as CredentialsError;
 use steadfast_net::{Peer as Connected, http1};
 
 use crate::{
     classic::Classic,
     driver::{Driver, Newcomer},
+    http::TOKEN_PARAMETERS,
     machine::Machine,
     metrics::{Refused, SocketKind},
     rights::Peer,
@@ -42,7 +43,7 @@ pub(super) async fn websocket(
     let peer = match identify(&shared, &head) {
         Ok(peer) => Some(peer),
         // It may still authenticate with a message.
-        Err(Credentials::Missing) => None,
+        Err(CredentialsError::Missing) => None,
         Err(cause) => return unauthorized(&shared, &cause),
     };
     let accepted = match accept(&head.method, &head.headers) {
@@ -53,11 +54,11 @@ pub(super) async fn websocket(
         Ok(newcomer) => newcomer,
         Err(what) => return too_many(what),
     };
-    let Spoken {
+    let NegotiatedProtocol {
         machine,
         kind,
         subprotocol,
-    } = Spoken::choose(&accepted.protocols);
+    } = NegotiatedProtocol::choose(&accepted.protocols);
     let compresses =
         shared.options.compress && kind == SocketKind::V1 && offers_deflate(&accepted.extensions);
     let driver = Driver::new(Arc::clone(&shared), machine, kind, newcomer);
@@ -91,14 +92,14 @@ pub(super) async fn websocket(
 }
 
 /// The protocol of a socket.
-struct Spoken {
+struct NegotiatedProtocol {
     machine: Box<dyn Machine>,
     kind: SocketKind,
     /// The subprotocol that the client is told.
     subprotocol: Option<&'static str>,
 }
 
-impl Spoken {
+impl NegotiatedProtocol {
     /// Chooses among the subprotocols that a client offers. Without a known one it speaks the classic protocol.
     fn choose(offered: &[String]) -> Self {
         if offered.iter().any(|it| it == SUBPROTOCOL) {
@@ -147,7 +148,7 @@ async fn open_events(
     }
     let peer = match identify(shared, &head) {
         Ok(peer) => peer,
-        Err(Credentials::Missing) => {
+        Err(CredentialsError::Missing) => {
             shared.metrics.refuse(Refused::Credentials);
             let text = "Authorization header required";
             return (StatusCode::UNAUTHORIZED, text).into_response();
@@ -212,7 +213,7 @@ fn parameter<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a s
 
 /// Returns true if a URL contains a token. URLs are written to logs.
 fn has_query_token(shared: &Shared, parameters: &[(String, String)]) -> bool {
-    let mut names = ["token", "access_token"].into_iter();
+    let mut names = TOKEN_PARAMETERS.into_iter();
     let has = names.any(|name| parameter(parameters, name).is_some());
     if has {
         shared.metrics.refuse(Refused::QueryToken);
@@ -224,11 +225,11 @@ fn query_token() -> Response {
     (StatusCode::UNAUTHORIZED, "Query token not allowed").into_response()
 }
 
-fn identify(shared: &Shared, head: &Parts) -> Result<Peer, Credentials> {
+fn identify(shared: &Shared, head: &Parts) -> Result<Peer, CredentialsError> {
     // Without a policy no token is looked at, but a header that is none is a fault of the client.
     let format = head.headers.get(header::AUTHORIZATION);
     if format.is_some_and(|value| !is_bearer(value)) {
-        return Err(Credentials::Scheme);
+        return Err(CredentialsError::Scheme);
     }
     shared.rights.identify(&head.headers, &head.extensions)
 }
@@ -241,11 +242,11 @@ fn is_bearer(value: &HeaderValue) -> bool {
     })
 }
 
-fn unauthorized(shared: &Shared, cause: &Credentials) -> Response {
+fn unauthorized(shared: &Shared, cause: &CredentialsError) -> Response {
     tracing::debug!(%cause, "credentials refused");
     shared.metrics.refuse(Refused::Credentials);
     let text = match cause {
-        Credentials::Scheme => "Invalid authorization header format",
+        CredentialsError::Scheme => "Invalid authorization header format",
         _ => "Invalid or expired token",
     };
     (StatusCode::UNAUTHORIZED, text).into_response()
