@@ -21,13 +21,10 @@ use axum::{
 #[cfg(test)]
 pub(crate) use self::changes::Stream;
 pub(crate) use self::error::ApiError;
-use crate::{metrics::Refused, shared::Shared};
+use crate::{metrics::Refused, rights::TOKEN_PARAMETERS, shared::Shared};
 
 /// The position from which changes continue a snapshot.
 const POSITION: HeaderName = HeaderName::from_static("steadfast-position");
-
-/// The parameters of a query that would contain a token. URLs are written to logs.
-pub(crate) const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
 
 /// The description of the paths, which a test compares with the server.
 const OPENAPI: &str = include_str!("http/openapi.json");

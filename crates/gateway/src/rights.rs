@@ -14,6 +14,9 @@ use tokio::time::sleep;
 
 use crate::machine::Principal;
 
+/// The parameters of a query that would contain a token. URLs are written to logs.
+pub(crate) const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
+
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
 #[derive(Clone, Debug, Default)]
 pub struct Rights(AccessControl);

@@ -14,10 +14,9 @@ use steadfast_net::{Peer as Connected, http1};
 use crate::{
     classic::Classic,
     driver::{Driver, Newcomer},
-    http::TOKEN_PARAMETERS,
     machine::Machine,
     metrics::{Refused, SocketKind},
-    rights::Peer,
+    rights::{Peer, TOKEN_PARAMETERS},
     shared::Shared,
     socket::WebSocket,
     sse::Events,
