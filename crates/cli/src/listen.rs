@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use steadfast_net::{ClientAuth, Security, ServerTlsOptions, Tls};
 
-use crate::settings::{Given, Setting, Settings};
+use crate::settings::{Given, Setting, Settings, Several};
 
 /// Arguments of the commands that listen.
 #[derive(clap::Args)]
@@ -33,6 +33,10 @@ pub(crate) struct ListenTlsArgs {
     /// Listen without TLS also where other machines can connect: they can read and change everything
     #[arg(long, env)]
     insecure: Option<Given<bool>>,
+    /// Host that requests for pages of a listener on loopback may name, beside localhost and its addresses;
+    /// comma-separated or repeated. Ports are not compared
+    #[arg(long, env, value_name = "HOST", hide_short_help = true)]
+    allow_host: Vec<Given<Several<String>>>,
 }
 
 impl Setting for ClientAuth {
@@ -52,6 +56,7 @@ impl ListenTlsArgs {
     /// Loads the files. What is wrong is among the faults of the settings.
     pub(crate) fn security(self, settings: &mut Settings) -> Security {
         let insecure = settings.get_or(self.insecure, false);
+        let allow_hosts = settings.several(self.allow_host).unwrap_or_default();
         let (cert, key) = (settings.get(self.tls_cert), settings.get(self.tls_key));
         let client_ca = settings.get(self.tls_client_ca);
         let client_crl = settings.get(self.tls_client_crl);
@@ -100,6 +105,7 @@ impl ListenTlsArgs {
             return Security {
                 tls: None,
                 insecure,
+                allow_hosts,
             };
         };
         let options = ServerTlsOptions {
@@ -119,6 +125,7 @@ impl ListenTlsArgs {
             // Here as well, TLS was meant.
             insecure: insecure || tls.is_err(),
             tls: tls.ok(),
+            allow_hosts,
         }
     }
 }

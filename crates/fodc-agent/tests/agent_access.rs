@@ -105,3 +105,24 @@ async fn agent_with_a_faulty_policy_does_not_start() {
     let error = Agent::start(config).await.err().unwrap();
     assert!(matches!(error, StartError::Access(_)), "{error}");
 }
+
+#[tokio::test]
+async fn agent_on_loopback_refuses_pages_of_other_hosts() {
+    let exporter = Exporter::page("m 1\n");
+    let mut config = config([exporter.url()]);
+    config.security.allow_hosts = vec!["agent.example".to_owned()];
+    let agent = Agent::start(config).await.unwrap();
+    let address = agent.addresses().http.unwrap();
+    for (host, status) in [
+        ("evil.example", 421),
+        ("localhost", 200),
+        ("agent.example", 200),
+    ] {
+        let header = format!("Host: {host}\r\n");
+        let response = http::send(address, "GET", "/metrics", &header, b"").await;
+        assert_eq!(response.status, status, "{host}");
+        let names_setting = response.text().contains("--allow-host");
+        assert_eq!(names_setting, status == 421, "{host}: {}", response.text());
+    }
+    stop(agent).await;
+}

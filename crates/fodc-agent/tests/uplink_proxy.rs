@@ -83,7 +83,7 @@ fn fast_builder(proxy: &Proxy, record: Regular) -> Builder {
 /// The body of a response with that status, and whoever is said to be missing.
 async fn fetch(proxy: &Proxy, path: &str) -> (String, Option<String>) {
     let mut socket = TcpStream::connect(proxy.http_address()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nHost: proxy\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     within("a response", socket.read_to_string(&mut response))

@@ -42,8 +42,8 @@ use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use steadfast_access::{Faults, Source};
 use steadfast_net::{
-    AtLimit, CallSpawner, Listener, ListenerOptions, Protocol, RequestBody, Socket, Tasks,
-    UnfinishedLimits, access::AccessControl, http1, http2,
+    AtLimit, CallSpawner, HostCheck, Listener, ListenerOptions, Protocol, RequestBody, Socket,
+    Tasks, UnfinishedLimits, access::AccessControl, http1, http2,
 };
 use tokio::{
     net::TcpListener,
@@ -260,12 +260,15 @@ fn serve_agents(state: &Arc<State>, listener: Listener, others: Routes) {
 }
 
 fn serve_http(state: &Arc<State>, listener: Listener) {
-    let router = http::router(Arc::clone(state));
+    let service = TowerToHyperService::new(http::router(Arc::clone(state)));
+    let (security, refusals) = (&state.config.security, state.http_refused.clone());
+    let service = HostCheck::new(service, listener.address(), security, refusals);
     let (tasks, head_timeout) = (state.tasks.clone(), state.config.http_read_timeout);
-    state.tasks.spawn(listener.serve(move |socket: Socket| {
-        let service = TowerToHyperService::new(router.clone());
-        http1::serve(socket, service, head_timeout, &tasks)
-    }));
+    state.tasks.spawn(
+        listener.serve(move |socket: Socket| {
+            http1::serve(socket, service.clone(), head_timeout, &tasks)
+        }),
+    );
 }
 
 /// Lets deadlines pass that no task waits for.

@@ -1,6 +1,6 @@
 //! The pages that may connect.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use steadfast_net::{host, names_this_machine, without_port};
 
 use crate::{http::refused_origin, metrics::Refused, shared::Shared};
 
@@ -26,7 +27,18 @@ pub(crate) async fn check(
 ) -> Response {
     let (headers, uri) = (request.headers(), request.uri());
     let allowed = &shared.options.allow_origins;
-    let is_local = !shared.is_loopback || is_local(headers, uri, allowed);
+    let hosts = allowed.iter().map(|allowed| host_of(allowed));
+    let hosts = hosts.chain(
+        shared
+            .options
+            .security
+            .allow_hosts
+            .iter()
+            .map(|host| &**host),
+    );
+    // A page of another host can give its name an address of loopback, and would then be of the same host as
+    // the gateway.
+    let is_local = !shared.is_loopback || names_this_machine(headers, uri, hosts);
     if !is_local || !is_allowed(headers, uri, allowed) {
         shared.metrics.refuse(Refused::Origin);
         return refused_origin(uri.path());
@@ -93,57 +105,14 @@ pub(crate) fn is_allowed(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> 
         })
 }
 
-/// Returns true if a request names this machine. A page of another host can give its name an address of
-/// loopback, and would then be of the same host as the gateway.
-fn is_local(headers: &HeaderMap, uri: &Uri, allowed: &[String]) -> bool {
-    let Some(host) = host(headers, uri).map(without_port) else {
-        return true;
-    };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    is_loopback
-        || host.eq_ignore_ascii_case("localhost")
-        || allowed.iter().any(|allowed| {
-            let of = allowed.split_once("://").map_or(&**allowed, |(_, of)| of);
-            without_port(of).eq_ignore_ascii_case(host)
-        })
-}
-
-fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
-    let host = headers.get(header::HOST).and_then(|it| it.to_str().ok());
-    host.or_else(|| uri.authority().map(http::uri::Authority::as_str))
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        // Not within the brackets of an IPv6 address.
-        Some((host, port)) if !port.contains(']') => host,
-        _ => authority,
-    }
+/// Returns the host of an allowed origin.
+fn host_of(allowed: &str) -> &str {
+    allowed.split_once("://").map_or(allowed, |(_, host)| host)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_that_were_given_an_address_of_loopback_are_not_local() {
-        let allowed = ["https://app.example".to_owned()];
-        for (host, expected) in [
-            ("localhost:8080", true),
-            ("127.0.0.1", true),
-            ("[::1]:8080", true),
-            ("app.example", true),
-            ("evil.example:8080", false),
-            ("127.0.0.1.evil.example", false),
-            ("10.0.0.1", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().unwrap());
-            let is_local = is_local(&headers, &Uri::from_static("/"), &allowed);
-            assert_eq!(is_local, expected, "{host}");
-        }
-    }
 
     #[test]
     fn origins_are_of_the_same_host_or_listed() {

@@ -7,7 +7,11 @@ mod support;
 use serde_json::json;
 use steadfast_gateway::{Gateway, GatewayOptions, Operations};
 use steadfast_net::Security;
-use support::{Policy, World, http::request_as, listener, subscribe, upstream};
+use support::{
+    Policy, World,
+    http::{request, request_as},
+    listener, subscribe, upstream,
+};
 use tokio::net::TcpListener;
 
 /// Returns the status and the body of a page for the owner of a token.
@@ -86,4 +90,23 @@ async fn figures_count_sockets_items_and_refusals_for_administrators() {
             && metrics.contains("steadfast_gateway_subscriptions 0\n")
     })
     .await;
+}
+
+#[tokio::test]
+async fn operations_on_loopback_refuse_pages_of_other_hosts() {
+    let world = World::start().await;
+    let security = Security {
+        allow_hosts: vec!["metrics.example".to_owned()],
+        ..Security::default()
+    };
+    let operations = Operations::start(listener().await, &world.gateway, security).unwrap();
+    for (host, status) in [
+        ("evil.example", 421),
+        ("localhost", 200),
+        ("metrics.example", 200),
+    ] {
+        let (address, what) = (operations.address(), ("GET", "/metrics"));
+        let reply = request(address, what, &[("host", host)], "").await;
+        assert_eq!(reply.status, status, "{host}");
+    }
 }

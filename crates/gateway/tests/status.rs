@@ -11,7 +11,7 @@ use steadfast_gateway::StreamerStatus;
 use steadfast_streamer::server::{Security, operations::Operations};
 use support::{
     Policy, World,
-    http::{Reply, request_as},
+    http::{Reply, request, request_as},
     listener,
 };
 
@@ -129,4 +129,25 @@ async fn status_is_for_administrators_if_there_is_a_policy() {
     assert_eq!(reply.status, 200);
     let socket = &reply.json()["gateway"]["sockets"][0];
     assert_eq!(socket["principal"], "token:alice");
+}
+
+#[tokio::test]
+async fn gateway_on_loopback_refuses_pages_of_other_hosts() {
+    let world = World::with(|options| {
+        options.allow_origins = vec!["https://app.example".to_owned()];
+        options.security.allow_hosts = vec!["console.example".to_owned()];
+    });
+    let world = world.await;
+    for (host, status) in [
+        ("evil.example", 403),
+        ("localhost", 200),
+        ("app.example:8080", 200),
+        ("console.example", 200),
+    ] {
+        // The origin of a page at a name that was given an address of loopback is its own host.
+        let headers = [("host", host), ("origin", &*format!("http://{host}"))];
+        let address = world.gateway.address();
+        let reply = request(address, ("GET", "/v1/status"), &headers, "").await;
+        assert_eq!(reply.status, status, "{host}");
+    }
 }

@@ -6,6 +6,7 @@ mod client_key;
 mod connection;
 mod descriptors;
 mod gzip;
+mod hosts;
 pub mod http1;
 pub mod http2;
 mod listener;
@@ -29,6 +30,7 @@ pub use self::{
     calls::CallSpawner,
     client_key::{ClientKey, KeyedPermit, KeyedPermits},
     gzip::{Gzip, accepts_gzip},
+    hosts::{CheckedBody, HostCheck, host, names_this_machine, without_port},
     listener::{AtLimit, Listener, ListenerOptions, OpenConnections},
     operations::OperationsListener,
     refusals::{Refusal, Refusals},

@@ -8,7 +8,8 @@ use hyper::{Request, Response, service::Service};
 use tokio::net::TcpListener;
 
 use crate::{
-    AtLimit, Listener, ListenerOptions, Protocol, Refusals, RequestBody, Security, Tasks, http1,
+    AtLimit, HostCheck, Listener, ListenerOptions, Protocol, Refusals, RequestBody, Security,
+    Tasks, http1,
 };
 
 /// A running listener for pages of operations, such as metrics and readiness, over HTTP/1. Dropping it cuts
@@ -25,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 impl OperationsListener {
     /// Starts to listen with a number of open connections, of which one client has at most half: one that
     /// keeps its own open must not keep scrapers out. Later ones wait: a scraper prefers a late page to a
-    /// refusal.
+    /// refusal. Requests on loopback must name this machine; see [`HostCheck`].
     ///
     /// # Errors
     ///
@@ -45,9 +46,10 @@ impl OperationsListener {
     where
         S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Error: Into<Box<dyn Error + Send + Sync>> + Send,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
+        let service = HostCheck::new(service, tcp.local_addr()?, &security, refusals.clone());
         let options = ListenerOptions {
             max_connections,
             max_client_connections: max_connections / 2,

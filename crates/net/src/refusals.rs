@@ -29,6 +29,8 @@ pub enum Refusal {
     PrincipalCalls,
     /// The principal makes more calls than it may.
     PrincipalRate,
+    /// The request to a listener on loopback names another machine.
+    Host,
 }
 
 /// What a listener has refused since its start. Clones share the counters.
@@ -36,7 +38,7 @@ pub enum Refusal {
 pub struct Refusals(Arc<[AtomicU64; Refusal::ALL.len()]>);
 
 impl Refusal {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Connections,
         Self::Descriptors,
         Self::ClientConnections,
@@ -47,6 +49,7 @@ impl Refusal {
         Self::SlowMessage,
         Self::PrincipalCalls,
         Self::PrincipalRate,
+        Self::Host,
     ];
 
     /// Returns the name that metrics show.
@@ -63,6 +66,7 @@ impl Refusal {
             Self::SlowMessage => "slow_message",
             Self::PrincipalCalls => "principal_calls",
             Self::PrincipalRate => "principal_rate",
+            Self::Host => "host",
         }
     }
 }

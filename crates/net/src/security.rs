@@ -16,6 +16,9 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// Allows plaintext also where other machines can connect.
     pub insecure: bool,
+    /// The hosts that requests for pages of a listener on loopback may name, beside those of this machine;
+    /// see [`HostCheck`](crate::HostCheck).
+    pub allow_hosts: Vec<String>,
 }
 
 /// The error of a plaintext listener that other machines can connect to.

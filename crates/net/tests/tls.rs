@@ -83,7 +83,7 @@ fn options(tls: Option<&Tls>, protocol: Protocol) -> ListenerOptions {
         write_timeout: Some(Duration::from_millis(500)),
         security: Security {
             tls: tls.cloned(),
-            insecure: false,
+            ..Security::default()
         },
         protocol,
         ..ListenerOptions::default()

@@ -591,7 +591,7 @@ async fn get(operations: &Operations, path: &str, authorization: Option<String>)
     let mut socket = TcpStream::connect(operations.address()).await.unwrap();
     let token = authorization.map(|it| format!("authorization: {it}\r\n"));
     let head = format!(
-        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{}\r\n",
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{}\r\n",
         token.unwrap_or_default()
     );
     socket.write_all(head.as_bytes()).await.unwrap();

@@ -67,7 +67,7 @@ impl Served {
         options.access = Some(files.path("access.toml"));
         options.security = Security {
             tls: Some(Tls::load(&tls, Duration::from_secs(5)).unwrap()),
-            insecure: false,
+            ..Security::default()
         };
         let server = serve(options).await;
         Self {

@@ -36,8 +36,12 @@ async fn operations() -> Operations {
 
 /// Returns the status code and the body of a page.
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    get_of_host(address, path, "localhost").await
+}
+
+async fn get_of_host(address: SocketAddr, path: &str, host: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     soon(socket.read_to_string(&mut response)).await.unwrap();
@@ -349,4 +353,24 @@ async fn pages_of_the_listener_are_only_those_that_it_lists() {
         .await
         .unwrap();
     assert!(refused.is_err(), "the listener is gone");
+}
+
+#[tokio::test]
+async fn operations_on_loopback_refuse_pages_of_other_hosts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let security = Security {
+        allow_hosts: vec!["metrics.example".to_owned()],
+        ..Security::default()
+    };
+    let operations = Operations::start(listener, security).unwrap();
+    for (host, code) in [
+        ("evil.example", 421),
+        ("localhost:9080", 200),
+        ("127.0.0.1:9080", 200),
+        ("metrics.example", 200),
+    ] {
+        let page = get_of_host(operations.address(), "/livez", host).await;
+        assert_eq!(page.0, code, "{host}");
+        assert_eq!(page.1.contains("--allow-host"), code == 421, "{}", page.1);
+    }
 }

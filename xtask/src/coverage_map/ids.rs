@@ -21,7 +21,7 @@ const FAMILIES: [(&str, usize); 19] = [
     // What the console promises.
     ("con:C", 9),
     // What an operator of the Streamer meets.
-    ("ops:O", 23),
+    ("ops:O", 24),
     // What a stranger must not be able to do.
     ("sec:R", 28),
     // Defects found in the Go programs: Streamer server and client, Puller server and client,

@@ -156,5 +156,5 @@ fn every_setting_of_the_program_has_a_table() {
     let keys = keys(&crate::Args::command(), "");
     let outside: Vec<_> = keys.iter().filter(|key| !key.contains('.')).collect();
     assert_eq!(outside, ["log"]);
-    assert_eq!(keys.len(), 170, "{keys:?}");
+    assert_eq!(keys.len(), 174, "{keys:?}");
 }

@@ -259,7 +259,8 @@ principals = ["token:prometheus"]
 
 async fn fetch(address: &str, path: &str, header: &str) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{header}connection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{header}connection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut page = String::new();
     socket.read_to_string(&mut page).await.unwrap();

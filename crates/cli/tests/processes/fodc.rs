@@ -125,7 +125,7 @@ pub(crate) async fn agent(port: u16, record: &Path, more: &[&str]) -> Ready {
 pub(crate) async fn fetch(server: SocketAddr, target: &str) -> String {
     let exchange = async {
         let mut socket = TcpStream::connect(server).await.unwrap();
-        let request = format!("GET {target} HTTP/1.0\r\nhost: x\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.0\r\nhost: localhost\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();

@@ -227,7 +227,7 @@ async fn sigterm_ends_a_proxy_with_frozen_agents_and_full_buffers() {
     let before = between.stats().to_server;
     let window = "/metrics-windows?start_time=2020-01-01T00:00:00Z&end_time=2100-01-01T00:00:00Z";
     let mut waiting = TcpStream::connect(http).await.unwrap();
-    let request = format!("GET {window}&pod_name=db-0 HTTP/1.0\r\nhost: x\r\n\r\n");
+    let request = format!("GET {window}&pod_name=db-0 HTTP/1.0\r\nhost: localhost\r\n\r\n");
     waiting.write_all(request.as_bytes()).await.unwrap();
     until("the answer has begun", async || {
         (between.stats().to_server > before + 1_000).then_some(())

@@ -237,7 +237,7 @@ async fn get(server: SocketAddr, path: &str) -> (u16, Vec<u8>) {
 
 async fn requested(server: SocketAddr, path: &str) -> TcpStream {
     let mut socket = TcpStream::connect(server).await.unwrap();
-    let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     socket
 }

@@ -124,7 +124,7 @@ async fn fetch(address: &str, directory: &Path, identity: bool) -> std::io::Resu
         .connect("127.0.0.1", tcp)
         .await
         .map_err(std::io::Error::other)?;
-    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await?;
     let mut page = String::new();
     stream.read_to_string(&mut page).await?;

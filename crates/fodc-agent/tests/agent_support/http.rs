@@ -42,7 +42,12 @@ pub(crate) async fn send(
     for (name, value) in headers.lines().filter_map(|line| line.split_once(": ")) {
         request = request.header(name, value);
     }
-    let request = request.header(HOST, "agent");
+    if request
+        .headers_ref()
+        .is_some_and(|it| !it.contains_key(HOST))
+    {
+        request = request.header(HOST, "localhost");
+    }
     let request = request.body(Full::<Bytes>::from(body.to_vec())).unwrap();
     let exchange = async {
         let stream = TcpStream::connect(address).await.unwrap();

@@ -370,6 +370,22 @@ fn jwt_tokens(folder: &std::path::Path, pods: &[&str]) -> (String, Vec<String>) 
 }
 
 #[tokio::test]
+async fn same_grant_does_not_connect_streams_of_another_agent() {
+    // Both principals may be this node; it is that of the one that registered.
+    let policy = POLICY.replace("\"$sub\"", "\"db-*\"");
+    let guarded = Guarded::start_with(&["db-0", "db-1", "reader"], &policy, config()).await;
+    let agent = guarded.register("db-0", pod("db-0", "r")).await.unwrap();
+    let line = "steadfast_proxy_unknown_agents_total 6";
+    for token in ["db-1", "db-0"] {
+        each_stream!(guarded, token, &agent.id, |name, call| {
+            assert!(call.is_ok(), "{name} {token}");
+        });
+        let page = guarded.get("/self-metrics", "reader").await;
+        assert!(page.has_line(line), "{token}: {}", page.body);
+    }
+}
+
+#[tokio::test]
 async fn claims_decide_which_agents_streams_are_connected() {
     let folder = tempfile::tempdir().unwrap();
     let (rules, tokens) = jwt_tokens(folder.path(), &["db-0", "db-1"]);

@@ -291,7 +291,7 @@ async fn download_that_fails_midway_does_not_end_like_a_whole_one() {
 /// Sends a request and leaves the response in the socket.
 async fn requested(proxy: &Proxy, path: &str) -> TcpStream {
     let mut socket = TcpStream::connect(proxy.http_address()).await.unwrap();
-    let head = format!("GET {path} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
     socket
 }

@@ -71,6 +71,11 @@ pub(crate) async fn get_with_token(address: SocketAddr, path: &str, token: &str)
     within(exchange(address, "GET", path, &header)).await
 }
 
+/// Does the same as [`get`] for a page of another host.
+pub(crate) async fn get_of_host(address: SocketAddr, path: &str, host: &str) -> Response {
+    within(exchange_with(address, "GET", path, host, "")).await
+}
+
 /// Does the same as [`get`] as a client that accepts gzip.
 pub(crate) async fn get_packed(address: SocketAddr, path: &str) -> Response {
     within(exchange(address, "GET", path, "accept-encoding: gzip\r\n")).await
@@ -81,9 +86,19 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn exchange(address: SocketAddr, method: &str, path: &str, more: &str) -> Response {
+    exchange_with(address, method, path, "localhost", more).await
+}
+
+async fn exchange_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    host: &str,
+    more: &str,
+) -> Response {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: proxy\r\n{more}connection: close\r\n\r\n");
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).await.unwrap();

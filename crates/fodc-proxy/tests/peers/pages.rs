@@ -359,3 +359,24 @@ async fn no_two_lines_of_an_agent_have_the_same_labels() {
     ];
     assert_eq!(page.samples(), expected);
 }
+
+#[tokio::test]
+async fn proxy_on_loopback_refuses_pages_of_other_hosts() {
+    let mut config = config();
+    config.security.allow_hosts = vec!["metrics.example".to_owned()];
+    let proxy = start_with(config).await;
+    let address = proxy.http_address();
+    for (host, status) in [
+        ("evil.example", 421),
+        ("localhost:17913", 200),
+        ("metrics.example", 200),
+    ] {
+        let response = http::get_of_host(address, "/metrics", host).await;
+        assert_eq!(response.status, status, "{host}");
+        let names_setting = response.body.contains("--allow-host");
+        assert_eq!(names_setting, status == 421, "{host}: {}", response.body);
+    }
+    let own = get(&proxy, "/self-metrics").await;
+    let line = r#"steadfast_proxy_refused_total{listener="http",reason="host"} 1"#;
+    assert!(own.has_line(line), "{}", own.body);
+}

@@ -98,8 +98,10 @@ impl Open {
         body: &str,
     ) -> Option<Self> {
         let mut tcp = TcpStream::connect(address).await.ok()?;
-        let mut head =
-            format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            write!(head, "host: {address}\r\n").unwrap();
+        }
         for (name, value) in headers {
             write!(head, "{name}: {value}\r\n").unwrap();
         }

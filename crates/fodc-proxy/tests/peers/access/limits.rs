@@ -69,7 +69,7 @@ async fn requests_of_one_reader_leave_room_for_others() {
         let address = guarded.proxy.http_address();
         let mut socket = socket.connect(address).await.unwrap();
         let request = format!(
-            "GET /metrics-windows?start_time=2026-01-01T00:00:00Z HTTP/1.1\r\nhost: p\r\n\
+            "GET /metrics-windows?start_time=2026-01-01T00:00:00Z HTTP/1.1\r\nhost: localhost\r\n\
              authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).await.unwrap();

@@ -77,7 +77,7 @@ async fn response_under_way_is_cut_with_its_right() {
         .unwrap();
     let token = guarded.tokens["reader"].reveal();
     let request = format!(
-        "GET /metrics-windows?start_time=2026-01-01T00:00:00Z HTTP/1.1\r\nhost: p\r\n\
+        "GET /metrics-windows?start_time=2026-01-01T00:00:00Z HTTP/1.1\r\nhost: localhost\r\n\
          authorization: Bearer {token}\r\nconnection: close\r\n\r\n"
     );
     socket.write_all(request.as_bytes()).await.unwrap();
