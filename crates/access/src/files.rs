@@ -224,6 +224,43 @@ mod tests {
     }
 
     #[test]
+    fn key_sets_that_cannot_be_used_are_faults_of_their_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, keys) = (
+            folder.path().join("access.toml"),
+            folder.path().join("keys.json"),
+        );
+        let policy = "[jwt]\nkeys = 'keys.json'\nissuer = 'i'\naudience = 'a'\n";
+        fs::write(&path, policy).unwrap();
+        let good = include_str!("../tests/data/ed25519.jwks.json");
+        fs::write(&keys, good).unwrap();
+        let mut source = Source::new(&path, |_| Ok(()));
+        source.poll().unwrap().unwrap();
+        let fault = |source: &mut Source| settled(source).unwrap().unwrap_err().to_string();
+        // A set that is too large, one that is gone, and a folder in its place.
+        let large = vec![b' '; (4 << 20) + 1];
+        fs::write(&keys, large).unwrap();
+        assert!(fault(&mut source).contains("larger than 4 MiB"));
+        fs::remove_file(&keys).unwrap();
+        let gone = fault(&mut source);
+        assert!(gone.contains(":2:8: the key set keys.json"), "{gone}");
+        fs::create_dir(&keys).unwrap();
+        assert!(fault(&mut source).contains("not a regular file"));
+        fs::remove_dir(&keys).unwrap();
+        // Bytes that are no text.
+        fs::write(&keys, [0xff, 0xfe]).unwrap();
+        assert!(fault(&mut source).contains("UTF-8"));
+        // As orchestrators mount it: a link to a file that another one replaces.
+        #[cfg(unix)]
+        {
+            fs::remove_file(&keys).unwrap();
+            fs::write(folder.path().join("v2"), good).unwrap();
+            std::os::unix::fs::symlink("v2", &keys).unwrap();
+            settled(&mut source).unwrap().unwrap();
+        }
+    }
+
+    #[test]
     fn half_written_files_never_take_force() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.toml");

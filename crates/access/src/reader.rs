@@ -28,7 +28,7 @@ use crate::{
 const MAX_JWT_BYTES: usize = 8 << 10;
 
 impl Access {
-    /// Reads the text of a policy file. `read_keys` returns the text of a key set by its name in the policy,
+    /// Reads the text of a policy file, without a byte order mark at its beginning. `read_keys` returns the text of a key set by its name in the policy,
     /// and `understands` checks a condition of a filter.
     ///
     /// # Errors
@@ -40,6 +40,8 @@ impl Access {
         read_keys: impl FnMut(&str) -> io::Result<String>,
         understands: impl Fn(&Condition) -> Result<(), String>,
     ) -> Result<Self, Faults> {
+        // Some editors write it. Columns are counted without it.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = Reader {
             file,
             text,

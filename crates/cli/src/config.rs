@@ -78,7 +78,8 @@ pub(crate) fn run<A: clap::Parser>(args: Args) -> anyhow::Result<ExitCode> {
 fn is_policy(text: &str) -> bool {
     const NAMES: [&str; 5] = ["grants", "members", "tokens", "jwt", "certificates"];
     text.lines().any(|line| {
-        let line = line.trim_start_matches([' ', '\t', '[']);
+        // Some editors begin a file with a byte order mark.
+        let line = line.trim_start_matches(['\u{feff}', ' ', '\t', '[']);
         let end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
         NAMES.contains(&&line[..end.unwrap_or(line.len())])
     })
@@ -102,5 +103,26 @@ fn policy_faults(path: &Path) -> Vec<String> {
     match policy_source(path).poll() {
         Some(Err(faults)) => vec![faults.to_string()],
         Some(Ok(_)) | None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_is_told_from_settings_also_after_a_mark() {
+        for (text, expected) in [
+            ("[[grants]]\n", true),
+            ("\u{feff}[[grants]]\n", true),
+            ("\u{feff}  tokens = 1\n", true),
+            ("\u{feff}# comment\n[jwt]\n", true),
+            ("\u{feff}[server]\n", false),
+            ("\u{feff}log = \"info\"\n", false),
+            ("[grantsome]\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_policy(text), expected, "{text:?}");
+        }
     }
 }

@@ -108,9 +108,10 @@ impl Algorithm {
 }
 
 impl Keys {
-    /// Reads a set. Keys of other algorithms, and keys for encryption, are left out.
+    /// Reads a set, without a byte order mark at its beginning. Keys of other algorithms, and keys for encryption, are left out.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, KeyFault> {
         let json = |error: serde_json::Error| KeyFault::Json(error.to_string());
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let set: KeySet = serde_json::from_slice(text).map_err(json)?;
         if set.keys.len() > MAX_KEYS {
             return Err(KeyFault::TooMany(set.keys.len()));

@@ -223,12 +223,80 @@ fn key_sets_with_faults_are_refused() {
             "two keys",
         ),
         (json!({"keys": vec![json!({}); 65]}), "65 keys"),
+        (
+            json!({"keys": [1]}),
+            "key 1 cannot be used: it is not a JSON Web Key",
+        ),
+        (
+            json!({"keys": [{"kty": "EC", "crv": "P-521"}, {"kty": "RSA", "n": 1, "e": e}]}),
+            "key 2 cannot be used: it is not a JSON Web Key",
+        ),
+        // Keys for something else alone are no keys.
+        (
+            json!({"keys": [{"kty": "RSA", "use": "enc", "n": n, "e": e}]}),
+            "no key for",
+        ),
+        (
+            json!({"keys": [{"kty": "RSA", "alg": "PS256", "n": n, "e": e}]}),
+            "no key for",
+        ),
+        // Leading zeros, of the modulus and of the exponent.
+        (
+            json!({"keys": [{"kty": "RSA", "n": encode([&[0], &[1; 256][..]].concat()), "e": e}]}),
+            "leading zeros",
+        ),
+        (
+            json!({"keys": [{"kty": "RSA", "n": n, "e": encode([0, 1])}]}),
+            "leading zeros",
+        ),
+        (
+            json!({"keys": [{"kty": "RSA", "n": n, "e": ""}]}),
+            "leading zeros",
+        ),
+        (
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "x": encode([1; 31]), "y": encode([1; 32])}]}),
+            "have 32 bytes",
+        ),
+        (
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "x": encode([1; 32]), "y": encode([1; 33])}]}),
+            "have 32 bytes",
+        ),
+        (
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "x": encode([1; 32])}]}),
+            "missing",
+        ),
+        (
+            json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": encode([1; 33])}]}),
+            "32 bytes",
+        ),
+        (
+            json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": encode([1; 32]), "d": "AA"}]}),
+            "private or secret",
+        ),
     ] {
         let refused = Keys::parse(set.to_string().as_bytes())
             .unwrap_err()
             .to_string();
         assert!(refused.contains(fault), "{refused}");
     }
+}
+
+#[test]
+fn byte_order_mark_of_a_key_set_is_passed_over() {
+    let text = format!("\u{feff}{}", key_set());
+    assert_eq!(Keys::parse(text.as_bytes()).map(drop), Ok(()));
+    // Nothing else before the set is.
+    let text = format!("\u{feff}\u{feff}{}", key_set());
+    let refused = Keys::parse(text.as_bytes()).unwrap_err();
+    assert!(matches!(refused, KeyFault::Json(_)), "{refused}");
+}
+
+#[test]
+fn keys_without_a_name_may_be_several() {
+    let (n, e) = rsa_parts(&KEYS.rsa);
+    let key = json!({"kty": "RSA", "n": n, "e": e});
+    let set = json!({"keys": [key, key]}).to_string();
+    assert_eq!(Keys::parse(set.as_bytes()).map(drop), Ok(()));
 }
 
 #[test]

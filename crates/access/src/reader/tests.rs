@@ -209,3 +209,145 @@ fn one_token_cannot_be_two_principals() {
         "p.toml:6:10: another entry has the same token"
     );
 }
+
+#[test]
+fn byte_order_mark_of_a_policy_is_passed_over() {
+    let grant = "[[grants]]\nrole = 'a'\nactions = ['admin']\n";
+    let access = parse(&format!("\u{feff}{grant}")).unwrap();
+    assert_eq!(access.policy.grants.len(), 1);
+    let faults = parse("\u{feff}  colour = 1\n").unwrap_err();
+    assert_eq!((faults.0[0].line, faults.0[0].column), (1, 3), "{faults}");
+}
+
+/// Returns the place and the text of the only fault.
+fn only_fault(text: &str) -> (usize, usize, String) {
+    let faults = parse(text).unwrap_err().0;
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    (faults[0].line, faults[0].column, faults[0].kind.to_string())
+}
+
+#[test]
+fn tokens_need_a_principal_a_hash_and_a_time_with_a_zone() {
+    const HASH: &str =
+        "sha256 = '0123456789abcdef0123456789abcdef0123456789abcdef0123456789ABCDEF'";
+    let access = parse(&format!("[[tokens]]\nprincipal = 'a'\n{HASH}\n")).unwrap();
+    assert_eq!(access.tokens[0].sha256[30..], [0xcd, 0xef]);
+    assert_eq!(access.tokens[0].expires_at, None);
+    let digits = |digits: &str| format!("principal = 'a'\nsha256 = '{digits}'");
+    let expires = |time: &str| format!("principal = 'a'\n{HASH}\nexpires = {time}");
+    for (entry, place, text) in [
+        (HASH.to_owned(), (1, 1), "`principal` is missing"),
+        (format!("principal = ''\n{HASH}"), (2, 13), "not empty"),
+        (format!("principal = 1\n{HASH}"), (2, 13), "not empty"),
+        ("principal = 'a'".to_owned(), (1, 1), "`sha256` is missing"),
+        (digits(&"a".repeat(63)), (3, 10), "64 hexadecimal digits"),
+        (digits(&"a".repeat(65)), (3, 10), "64 hexadecimal digits"),
+        (digits(&"g".repeat(64)), (3, 10), "64 hexadecimal digits"),
+        // 64 bytes, but not of ASCII: a slice within a character would panic.
+        (
+            digits(&"\u{e4}".repeat(32)),
+            (3, 10),
+            "64 hexadecimal digits",
+        ),
+        (
+            digits(&format!("+f{}", "a".repeat(62))),
+            (3, 10),
+            "64 hexadecimal digits",
+        ),
+        (expires("'2027-01-01T00:00:00Z'"), (4, 11), "without quotes"),
+        (expires("2027-01-01T00:00:00"), (4, 11), "with its zone"),
+        (expires("2027-01-01"), (4, 11), "with its zone"),
+        (
+            format!("principal = 'a'\n{HASH}\ncolour = 1"),
+            (4, 1),
+            "`colour`",
+        ),
+    ] {
+        let (line, column, fault) = only_fault(&format!("[[tokens]]\n{entry}\n"));
+        assert_eq!((line, column), place, "{entry}: {fault}");
+        assert!(fault.contains(text), "{entry}: {fault}");
+    }
+    for list in ["tokens = 1", "tokens = ['a']", "[tokens]\nprincipal = 'a'"] {
+        let (.., fault) = only_fault(&format!("{list}\n"));
+        assert!(fault.contains("begun by [[tokens]]"), "{list}: {fault}");
+    }
+}
+
+#[test]
+fn settings_of_jwts_have_their_kinds_and_limits() {
+    let table =
+        |more: &str| format!("[jwt]\nkeys = 'keys.json'\nissuer = 'i'\naudience = 'a'\n{more}\n");
+    let rules = parse(&table("")).unwrap().jwt.unwrap();
+    assert_eq!((rules.leeway, rules.max_bytes), (Duration::ZERO, 8 << 10));
+    assert_eq!(rules.algorithms.len(), Algorithm::ALL.len());
+    for (ends, leeway, bytes) in [
+        ("leeway_seconds = 600\nmax_bytes = 65536", 600, 65_536),
+        ("leeway_seconds = 0\nmax_bytes = 256", 0, 256),
+    ] {
+        let rules = parse(&table(ends)).unwrap().jwt.unwrap();
+        assert_eq!((rules.leeway.as_secs(), rules.max_bytes), (leeway, bytes));
+    }
+    for (more, text) in [
+        ("leeway_seconds = 601", "from 0 to 600"),
+        ("leeway_seconds = -1", "from 0 to 600"),
+        ("leeway_seconds = '5'", "from 0 to 600"),
+        ("max_bytes = 255", "from 256 to 65536"),
+        ("max_bytes = 65537", "from 256 to 65536"),
+        ("algorithms = ['HS256']", "some of RS256, ES256, EdDSA"),
+        ("algorithms = []", "at least one"),
+        ("algorithms = 1", "at least one"),
+        ("colour = 1", "`colour`"),
+    ] {
+        let (line, _, fault) = only_fault(&table(more));
+        assert_eq!(line, 5, "{more}: {fault}");
+        assert!(fault.contains(text), "{more}: {fault}");
+    }
+    for (text, fault) in [
+        ("[jwt]\nissuer = 'i'\naudience = 'a'\n", "`keys` is missing"),
+        (
+            "[jwt]\nkeys = 'none.json'\nissuer = 'i'\naudience = 'a'\n",
+            "cannot be read",
+        ),
+        (
+            "[jwt]\nkeys = 'keys.json'\naudience = 'a'\n",
+            "`issuer` is missing",
+        ),
+        ("jwt = 1\n", "a table"),
+    ] {
+        let (.., found) = only_fault(text);
+        assert!(found.contains(fault), "{text}: {found}");
+    }
+}
+
+#[test]
+fn certificates_need_names_and_whole_fingerprints() {
+    let fingerprint = "ab".repeat(32);
+    let text = format!("[certificates]\nname = 'uri'\nrevoked = '{fingerprint}'\n");
+    let rules = parse(&text).unwrap().certificates.unwrap();
+    assert_eq!(rules.names, [CertificateName::Uri]);
+    assert_eq!(rules.revoked, [[0xab; 32]]);
+    for (text, place, fault) in [
+        ("[certificates]\n", (1, 1), "`name` is missing"),
+        (
+            "[certificates]\nname = 'uri'\nrevoked = ['ab']\n",
+            (3, 12),
+            "64 hexadecimal digits",
+        ),
+        (
+            "[certificates]\nname = 'uri'\nrevoked = []\n",
+            (3, 11),
+            "at least one",
+        ),
+        (
+            "[certificates]\nname = 'uri'\nrevoked = [1]\n",
+            (3, 12),
+            "a list of texts",
+        ),
+        ("[certificates]\nname = []\n", (2, 8), "at least one"),
+        ("[certificates]\nname = 'uri'\nca = 'a'\n", (3, 1), "`ca`"),
+    ] {
+        let (line, column, found) = only_fault(text);
+        assert_eq!((line, column), place, "{text}: {found}");
+        assert!(found.contains(fault), "{text}: {found}");
+    }
+}

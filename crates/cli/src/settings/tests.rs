@@ -158,3 +158,12 @@ fn every_setting_of_the_program_has_a_table() {
     assert_eq!(outside, ["log"]);
     assert_eq!(keys.len(), 174, "{keys:?}");
 }
+
+#[test]
+fn byte_order_mark_of_a_file_is_passed_over() {
+    let ((budget, _, _), settings) = parsed(&[], "\u{feff}[agent]\nbudget = \"4KiB\"\n");
+    assert_eq!(budget, Some(Size(4096)));
+    assert_eq!(settings.finish(), Ok(()));
+    let file = File::parse("s.toml", "\u{feff}log = \"info\"\n[server\n");
+    assert_eq!(file.faults(&["log".to_owned()])[0].location, "s.toml:2");
+}
