@@ -202,7 +202,7 @@ impl Matcher {
 
     /// Returns true if a subscription has this filter in this collection.
     pub(crate) fn has_filter(
-        &mut self,
+        &self,
         key: SubscriptionKey,
         (database, name): (&str, &str),
         filter: &Filter,
@@ -210,16 +210,11 @@ impl Matcher {
         let Some(&(index, slot)) = self.slots.get(&key) else {
             return false;
         };
-        let inside = self.collections.get_mut(index as usize);
+        let inside = self.collections.get(index as usize);
         inside
             .filter(|it| *it.database == *database && *it.name == *name)
-            .is_some_and(|inside| {
-                // Filters are not kept as they came, but equal ones are in one list.
-                let probe = SubscriptionKey(u64::MAX);
-                let found = inside.insert(probe, filter);
-                inside.remove(probe, found);
-                found == slot
-            })
+            // Filters are not kept as they came, but equal ones are in one list.
+            .is_some_and(|inside| inside.find(filter) == Some(slot))
     }
 
     /// Looks up the candidates of an event. No condition is evaluated yet.

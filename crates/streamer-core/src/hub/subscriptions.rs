@@ -414,7 +414,7 @@ impl Subscriptions {
 
     /// Returns true if a stream has exactly the subscription that it asks for.
     pub(super) fn is_repeated(
-        &mut self,
+        &self,
         older: SubscriptionKey,
         stream: StreamId,
         request: &SubscribeRequest,

@@ -35,6 +35,19 @@ pub(super) fn canonical(conditions: &[NamedCondition], fields: &mut FieldTable) 
     Conditions::new(encoded)
 }
 
+/// Does the same as [`canonical`] without acquiring a field. `None` if a field is not known, so that no group
+/// has this form.
+pub(super) fn known(conditions: &[NamedCondition], fields: &FieldTable) -> Option<Conditions> {
+    let mut encoded = Vec::with_capacity(conditions.len());
+    for condition in conditions {
+        let bytes = encode(fields.known(&condition.field)?, condition);
+        if !encoded.contains(&bytes) {
+            encoded.push(bytes);
+        }
+    }
+    Some(Conditions::new(encoded))
+}
+
 /// Chooses the access with the fewest expected candidates, by what is listed now.
 pub(super) fn choose(conditions: &Conditions, fields: &FieldTable, postings: &Postings) -> Access {
     let mut best: Option<(usize, Access)> = None;

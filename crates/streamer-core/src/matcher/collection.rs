@@ -7,7 +7,7 @@ use foldhash::quality::FixedState;
 use super::{
     SubscriptionKey,
     access::Access,
-    choice::{canonical, choose},
+    choice::{canonical, choose, known},
     condition::{Condition, Conditions, Kind, Scalar},
     fields::FieldTable,
     group::Group,
@@ -120,6 +120,19 @@ impl Collection {
             }
             Selection::Document(id) => self.insert_document(key, id),
             Selection::Conditions(conditions) => Slot::group(self.join_group(key, conditions)),
+        }
+    }
+
+    /// Returns the list of the subscriptions with a filter, or `None` if there is none.
+    pub(super) fn find(&self, filter: &Filter) -> Option<Slot> {
+        match filter.selection() {
+            Selection::Collection => self.whole.as_ref().map(|_| Slot::WHOLE),
+            Selection::Document(id) => self.document(id).map(Slot::document),
+            Selection::Conditions(conditions) => {
+                let conditions = known(conditions, &self.fields)?;
+                let hash = conditions.hash(&self.hasher);
+                self.group(hash, &conditions).map(Slot::group)
+            }
         }
     }
 
@@ -291,15 +304,19 @@ impl Collection {
         self.hasher.hash_one(id) as u32
     }
 
+    /// Returns the group with these conditions, of this hash.
+    fn group(&self, hash: u32, conditions: &Conditions) -> Option<GroupId> {
+        let same = |index: u32| self.groups[index as usize].conditions == *conditions;
+        let index = self.forms.find(hash, same)?;
+        Some(GroupId::new(index as usize))
+    }
+
     fn join_group(&mut self, key: SubscriptionKey, conditions: &[NamedCondition]) -> GroupId {
         // It acquires the fields, whose ids the bytes contain.
         let conditions = canonical(conditions, &mut self.fields);
         let hash = conditions.hash(&self.hasher);
-        let groups = &mut self.groups;
-        let same = |index: u32| groups[index as usize].conditions == conditions;
-        if let Some(index) = self.forms.find(hash, same) {
-            let id = GroupId::new(index as usize);
-            let group = &mut groups[id.index()];
+        if let Some(id) = self.group(hash, &conditions) {
+            let group = &mut self.groups[id.index()];
             group.members.insert(key);
             if let Access::Difference(field) = group.access {
                 self.fields.index_mut(field).insert_differing(key);
@@ -311,7 +328,7 @@ impl Collection {
             return id;
         }
         let access = choose(&conditions, &self.fields, &self.postings);
-        let id = GroupId::new(groups.insert(Group {
+        let id = GroupId::new(self.groups.insert(Group {
             members: Members::One(key),
             conditions,
             access,

@@ -63,6 +63,12 @@ impl FieldTable {
         at
     }
 
+    /// Returns the field at a path, or `None` if no condition names it or a field within it.
+    pub(super) fn known(&self, path: &FieldPath) -> Option<FieldId> {
+        path.keys()
+            .try_fold(ROOT, |at, key| self.nodes[at.index()].child(key.as_bytes()))
+    }
+
     /// Returns the path of a field.
     pub(super) fn path(&self, field: FieldId) -> FieldPath {
         let names = self.names(field);

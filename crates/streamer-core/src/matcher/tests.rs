@@ -160,6 +160,51 @@ fn equal_filters_share_one_group() {
 }
 
 #[test]
+fn filter_of_a_subscription_is_looked_up_in_any_form() {
+    let mut matcher = Matcher::new(7);
+    let (a, b) = (
+        message("n.a", "==", Kind::IntValue(1)),
+        message("tag", "in", list([text("a"), text("b")])),
+    );
+    let document = [message("id", "==", text("1"))];
+    subscribe(&mut matcher, 1, &[a.clone(), b.clone()]);
+    subscribe(&mut matcher, 2, &document);
+    subscribe(&mut matcher, 3, &[]);
+    subscribe(&mut matcher, 4, std::slice::from_ref(&b));
+    let has = |key, filters: &[wire::Filter]| {
+        let filter = parse(filters).unwrap();
+        matcher.has_filter(SubscriptionKey(key), ("default", "users"), &filter)
+    };
+    let reordered = message("tag", "in", list([text("b"), text("a"), text("b")]));
+    let same = message("n.a", "==", Kind::DoubleValue(1.0));
+    assert!(has(1, &[reordered.clone(), same.clone(), a.clone()]));
+    assert!(has(2, &document));
+    assert!(has(3, &[]));
+    assert!(has(4, &[reordered]));
+    for (key, filters) in [
+        // That of another subscription.
+        (1, &[b.clone()][..]),
+        (3, &document),
+        (2, &[]),
+        (4, &[same]),
+        // Of nobody: another document, a field that only leads to another one, an unknown field.
+        (2, &[message("id", "==", text("2"))]),
+        (1, &[message("n", "==", Kind::IntValue(1)), b.clone()]),
+        (1, &[message("n.a.c", "==", Kind::IntValue(1)), b.clone()]),
+        (1, &[message("other", "==", Kind::IntValue(1)), b]),
+        // An unknown subscription.
+        (5, &[]),
+    ] {
+        assert!(!has(key, filters), "{key} {filters:?}");
+    }
+    let elsewhere = [("default", "rooms"), ("other", "users")];
+    for name in elsewhere {
+        let filter = parse(&[]).unwrap();
+        assert!(!matcher.has_filter(SubscriptionKey(3), name, &filter));
+    }
+}
+
+#[test]
 fn different_filters_have_different_groups() {
     let mut matcher = Matcher::new(7);
     let several = [
