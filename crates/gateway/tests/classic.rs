@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use support::{Client, World, soon, subscribe};
+use support::{Client, Policy, World, soon, subscribe};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 fn orders() -> serde_json::Value {
@@ -487,5 +487,38 @@ async fn pings_are_answered() {
     match soon(client.0.next()).await {
         Some(Ok(Message::Pong(payload))) => assert_eq!(&*payload, b"there"),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn classic_handshake_declines_an_offer_of_compression() {
+    let world = World::with(|options| options.compress = true).await;
+    let headers = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n";
+    let (head, _tcp) = world.get("/realtime/ws", headers).await;
+    let head = head.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(!head.contains("sec-websocket-extensions"), "{head}");
+}
+
+#[tokio::test]
+async fn missing_database_is_told_before_an_invalid_token() {
+    let policy = Policy::new(&["alice"]);
+    policy.write(&[("alice", "r")], &[("r", "orders", "")], "");
+    let world = World::guarded(&policy).await;
+    let mut client = world.connect().await;
+    for (database, code, text) in [
+        ("", "invalid_auth", "database is required"),
+        ("db", "unauthorized", "unauthorized: "),
+    ] {
+        let payload = json!({"token": "forged", "database": database});
+        client
+            .send(json!({"id": "a", "type": "auth", "payload": payload}))
+            .await;
+        let error = client.next().await;
+        assert_eq!(error["payload"]["code"], code, "{error}");
+        let message = error["payload"]["message"].as_str().unwrap();
+        assert!(message.starts_with(text), "{error}");
     }
 }
