@@ -103,3 +103,29 @@ impl Renewal {
         (!rest.is_zero()).then(|| now + rest.saturating_mul(part) / 100)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_follows_the_newest_expiry() {
+        let seconds = |count| Time::ZERO + Duration::from_secs(count);
+        let mut renewal = Renewal::start(Time::ZERO, 100_000, ("session", 1));
+        let within = |renewal: &Renewal, from: u64, expires_in: u64| {
+            let due = renewal.deadline().expect("they expire");
+            let part = |part: u64| seconds(from + expires_in * part / 100);
+            assert!(
+                part(60) <= due && due <= part(80),
+                "{due:?} of {expires_in} s"
+            );
+        };
+        within(&renewal, 0, 100);
+        renewal.on_authenticated(seconds(50), 1_000_000);
+        within(&renewal, 50, 1_000);
+        renewal.on_authenticated(seconds(60), 10_000);
+        within(&renewal, 60, 10);
+        renewal.on_authenticated(seconds(62), 0);
+        assert_eq!(renewal.deadline(), None, "they do not expire");
+    }
+}

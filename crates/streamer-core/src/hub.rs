@@ -429,26 +429,30 @@ impl Hub {
             // The streams that have asked for these events meanwhile are found by `start_page`.
             Reader::Collections | Reader::Ahead => None,
         };
-        match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
-            Ok(events) => {
-                // Even if its stream has ended: after a restart others ask for the same events.
-                self.catch_up.keep(after, &events, &self.cx);
-                // Whoever the page was read for, it saves the overloaded collections a read.
-                self.matching.refill(after, &events, &self.cx);
-                let is_wanted = self.catch_up.start_page(
-                    stream,
-                    after,
-                    events,
-                    &mut self.streams,
-                    &mut self.matching,
-                    &mut self.cx,
-                );
-                // All that could want it may have ended during the read.
-                if !is_wanted && self.streams.iter().all(|it| it.backlog.is_empty()) {
-                    self.catch_up.drop_idle_cache();
+        let is_wanted =
+            match result.and_then(|events| check_page(after, self.cx.log.head(), events)) {
+                Ok(events) => {
+                    // Even if its stream has ended: after a restart others ask for the same events.
+                    self.catch_up.keep(after, &events, &self.cx);
+                    // Whoever the page was read for, it saves the overloaded collections a read.
+                    self.matching.refill(after, &events, &self.cx);
+                    self.catch_up.start_page(
+                        stream,
+                        after,
+                        events,
+                        &mut self.streams,
+                        &mut self.matching,
+                        &mut self.cx,
+                    )
                 }
-            }
-            Err(fault) => self.on_failed_read(reader, after, &fault),
+                Err(fault) => {
+                    self.on_failed_read(reader, after, &fault);
+                    false
+                }
+            };
+        // All that could want pages may have ended during the read.
+        if !is_wanted && self.streams.iter().all(|it| it.backlog.is_empty()) {
+            self.catch_up.drop_idle_cache();
         }
     }
 

@@ -345,6 +345,45 @@ mod tests {
     }
 
     #[test]
+    fn window_that_cannot_be_kept_is_refused() {
+        let request = |field: usize, limit, reserve, snapshot: bool, left| wire::SubscribeRequest {
+            snapshot: snapshot.then(wire::SnapshotRequest::default),
+            left,
+            window: Some(Box::new(wire::Window {
+                field: "f".repeat(field),
+                limit,
+                reserve,
+                ..wire::Window::default()
+            })),
+            ..wire::SubscribeRequest::default()
+        };
+        for (what, request, is_taken) in [
+            (
+                "all is within the limits",
+                request(8, 7, 3, true, true),
+                true,
+            ),
+            ("no snapshot", request(8, 7, 3, false, true), false),
+            ("nothing leaves", request(8, 7, 3, true, false), false),
+            ("no field", request(0, 7, 3, true, true), false),
+            ("a long field", request(9, 7, 3, true, true), false),
+            ("no limit", request(8, 0, 3, true, true), false),
+            ("a large reserve", request(8, 7, 4, true, true), false),
+            (
+                "two large numbers",
+                request(8, u32::MAX, u32::MAX, true, true),
+                false,
+            ),
+        ] {
+            assert_eq!(
+                Window::of_wire(&request, (8, 10)).is_ok(),
+                is_taken,
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
     fn bound_with_a_long_id_is_refused() {
         let request = |bytes| wire::SubscribeRequest {
             snapshot: Some(wire::SnapshotRequest::default()),

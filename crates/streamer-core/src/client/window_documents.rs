@@ -113,7 +113,6 @@ impl WindowDocuments {
             Item::Left(change) => self.set(change, None),
             Item::Snapshot(Snapshot::End(_)) => {
                 self.held = self.incoming.take().unwrap_or_default();
-                self.is_whole = false;
                 self.narrow();
                 self.settle()
             }

@@ -230,7 +230,6 @@ impl Page {
         let mut batch = Batch::default();
         let mut stopped = false;
         while *budget > 0
-            && !stopped
             && let Some(event) = self.documents.front()
         {
             let cost = 1 + event.weight() / BYTES_PER_COST;
@@ -383,3 +382,27 @@ mod tags {
 
 /// The bytes of documents after which a message is sent.
 const BATCH_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl DocumentReads {
+        /// Checks that each stream waits for a page once, or has one, or neither.
+        pub(in crate::hub) fn audit(&self, streams: &Streams) {
+            for stream in streams.iter() {
+                let id = stream.id();
+                let waiting = self.waiting.iter().filter(|it| **it == id).count();
+                let pages = self.pages.iter().map(|page| page.reader);
+                let readers = self.in_progress.values().map(|it| it.reader).chain(pages);
+                let held = readers.filter(|reader| reader.stream == id).count();
+                let expected = match stream.snapshots.state {
+                    SnapshotReadState::Idle => (0, 0),
+                    SnapshotReadState::Waiting => (1, 0),
+                    SnapshotReadState::InProgress => (0, 1),
+                };
+                assert_eq!((waiting, held), expected, "{id:?}");
+            }
+        }
+    }
+}

@@ -282,6 +282,7 @@ mod tests {
                 }
                 read.push((id, as_of));
             }
+            prop_assert!(snapshot.parts.len() <= MAX_PARTS, "a cursor that is refused");
             let is_exact = ages.iter().filter(|age| **age > 0).count() < MAX_PARTS;
             for (id, as_of) in &read {
                 for offset in 100..=as_of + 1 {

@@ -15,5 +15,6 @@ mod scale;
 mod server;
 mod sessions;
 mod slices;
+mod snapshot_messages;
 mod snapshots;
 mod survey;

@@ -34,8 +34,8 @@ struct Rig {
     window: Window,
     collection: BTreeMap<u8, (i64, Change)>,
     documents: WindowDocuments,
-    /// A list that only follows the updates.
-    mirror: Vec<Arc<str>>,
+    /// A list of ids and events that only follows the updates.
+    mirror: Vec<(Arc<str>, Arc<str>)>,
     bound: Option<Place>,
     snapshots: u64,
     number: u64,
@@ -135,22 +135,28 @@ impl Rig {
 
     fn apply(&mut self, item: Item) {
         for update in self.documents.apply(item) {
+            // `None` only if a later update removes it again.
+            let told = self.documents.document(&update);
+            let event = told.map_or_else(Arc::default, |it| Arc::clone(&it.event_id));
             match update {
-                WindowUpdate::Entered { id, index } => self.mirror.insert(index, id),
-                WindowUpdate::Changed { id, index } => assert_eq!(self.mirror[index], id),
-                WindowUpdate::Moved { id, from, to } => {
-                    assert_eq!(self.mirror.remove(from), id);
-                    assert_ne!(from, to);
-                    self.mirror.insert(to, id);
+                WindowUpdate::Entered { id, index } => self.mirror.insert(index, (id, event)),
+                WindowUpdate::Changed { id, index } => {
+                    assert_eq!(self.mirror[index].0, id);
+                    self.mirror[index].1 = event;
                 }
-                WindowUpdate::Left { id, index } => assert_eq!(self.mirror.remove(index), id),
+                WindowUpdate::Moved { id, from, to } => {
+                    assert_eq!(self.mirror.remove(from).0, id);
+                    assert_ne!(from, to);
+                    self.mirror.insert(to, (id, event));
+                }
+                WindowUpdate::Left { id, index } => assert_eq!(self.mirror.remove(index).0, id),
                 WindowUpdate::Whole => assert!(self.documents.is_whole()),
             }
         }
         let shown: Vec<_> = self
             .documents
             .iter()
-            .map(|it| Arc::clone(&it.document_id))
+            .map(|it| (Arc::clone(&it.document_id), Arc::clone(&it.event_id)))
             .collect();
         assert_eq!(self.mirror, shown, "the updates tell everything");
         if self.documents.is_whole() {
@@ -160,6 +166,8 @@ impl Rig {
         }
         let most = self.window.limit + 2 * self.window.reserve.max(1);
         assert!(self.documents.kept() <= most as usize);
+        let places = self.documents.held.places.len();
+        assert_eq!(places, self.documents.kept(), "a place without a document");
     }
 }
 

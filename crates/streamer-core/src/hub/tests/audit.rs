@@ -44,6 +44,7 @@ impl Hub {
         let keys = self.streams.iter().flat_map(Stream::subscriptions);
         let all = keys.filter_map(|key| self.subscriptions.get(key));
         self.subscriptions.audit(all);
+        self.documents.audit(&self.streams);
         assert_eq!(subscriptions, self.subscriptions.len());
         assert_eq!(subscriptions, self.subscriptions.ids());
         assert_eq!(refused, self.streams.refused());

@@ -259,6 +259,19 @@ fn stream_that_ends_during_read_leaks_nothing() {
     server.assert_frees_everything();
 }
 
+#[test]
+fn pages_are_freed_if_the_last_read_of_nobody_fails() {
+    let mut server = Server::with_log(rooms(20), pages_of(4));
+    let stream = server.welcomed("s");
+    server.subscribe(stream, want("a", "rooms").after(0).credit(1, 1_000));
+    server.complete_read(0);
+    assert!(server.hub.catch_up.holds_pages(), "for when it has credit");
+    assert_eq!(server.reads[0].after, 4, "read ahead");
+    server.end(stream);
+    server.fail_read(ReadFault::Trimmed { first: 9 });
+    assert!(!server.hub.catch_up.holds_pages());
+}
+
 /// Returns limits with which nearly everything must be read from the log.
 fn nearly_forgetful() -> Limits {
     Limits {
@@ -364,6 +377,22 @@ fn events_trimmed_under_slow_subscription_yield_resync() {
     }
     server.commit("rooms", "r1", 1);
     assert_eq!(server.offsets(stream), [7], "its credit still counts");
+}
+
+#[test]
+fn fault_that_names_what_was_read_is_not_met_for_ever() {
+    for fault in [
+        ReadFault::Trimmed { first: 2 },
+        ReadFault::Trimmed { first: 0 },
+        ReadFault::Damaged { offset: 2 },
+    ] {
+        let mut server = Server::with_log(rooms(9), Limits::default());
+        let stream = server.welcomed("s");
+        server.subscribe(stream, want("a", "rooms").after(2));
+        server.fail_read(fault.clone());
+        assert_eq!(server.reads.len(), 0, "{fault:?}");
+        assert_eq!(resyncs(server.take(stream)).len(), 1, "{fault:?}");
+    }
 }
 
 #[test]

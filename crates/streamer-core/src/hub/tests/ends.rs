@@ -75,6 +75,41 @@ fn streams_being_refused_are_bounded() {
 }
 
 #[test]
+fn streams_being_refused_take_no_place_of_others() {
+    let mut server = limited_to(1);
+    let first = server.open();
+    let refused = server.open();
+    server.end(first);
+    let next = server.open();
+    server.send_heartbeat(next, 1);
+    assert_eq!((server.code(refused), server.code(next)), (None, None));
+    server.send_heartbeat(refused, 1);
+    assert!(server.code(refused).is_some());
+}
+
+#[test]
+fn draining_ends_plain_stream_that_no_event_matches_in_time() {
+    let mut server = Server::with(Limits {
+        slice: 1,
+        ..Limits::default()
+    });
+    let (heavy, plain) = (server.welcomed("s"), server.open());
+    server.subscribe(heavy, want("a", "rooms"));
+    server.subscribe(plain, want("b", "users"));
+    server.transport_takes_all(plain);
+    let events = rooms(5);
+    server.log.extend(events.iter().cloned());
+    server.step(Input::Committed { events });
+    drain(&mut server, seconds(60));
+    assert_eq!(server.code(plain), None, "something may match");
+    while server.hub.has_work() {
+        server.step(Input::Tick);
+    }
+    assert!(server.code(plain).is_some(), "and nothing did");
+    assert_eq!(server.code(heavy), None);
+}
+
+#[test]
 fn drain_is_announced_and_ends_streams_at_deadline() {
     let mut server = Server::new();
     let (profile, plain, unknown) = (server.welcomed("s"), server.open(), server.open());

@@ -62,6 +62,46 @@ fn credit_bounds_bytes_up_to_one_delivery_over() {
 }
 
 #[test]
+fn ids_of_one_event_are_split_at_the_limit_of_a_delivery() {
+    let limit = 4_096;
+    let mut server = Server::with(Limits {
+        delivery_bytes: limit,
+        ..Limits::default()
+    });
+    server.audited = false;
+    let stream = server.welcomed("s");
+    let id = |n: usize| format!("{n:0>200}");
+    for n in 0..100 {
+        // Those without credit take no part, and split nothing.
+        let credit = if n % 3 == 0 { 0 } else { 1_000 };
+        server.subscribe(stream, want(&id(n), "rooms").credit(credit, 1_000_000));
+    }
+    server.transport_takes_all(stream);
+    server.commit("rooms", "r1", 1);
+    let sizes = &server.unsent[&stream];
+    assert!(
+        sizes.iter().all(|size| *size <= limit + FRAME_HEAD + 8),
+        "{sizes:?}"
+    );
+    let fewest = 66 * 200 / limit + 1;
+    assert!(sizes.len() <= fewest + 1, "{sizes:?}");
+    let ids = server
+        .delivered(stream)
+        .into_iter()
+        .flat_map(|(_, ids)| ids);
+    let expected: Vec<_> = (0..100).filter(|n| n % 3 > 0).map(id).collect();
+    assert_eq!(ids.collect::<Vec<_>>(), expected);
+    // An event that leaves no room for ids goes to one subscription at a time.
+    let mut large = Event::clone(&event(2, "rooms", "r1", 1));
+    large.data = Bytes::from(vec![b' '; limit]);
+    server.step(Input::Committed {
+        events: vec![Arc::new(large)],
+    });
+    let ids = server.delivered(stream).into_iter().map(|(_, ids)| ids);
+    assert!(ids.eq(expected.into_iter().map(|id| vec![id])));
+}
+
+#[test]
 fn credit_for_unknown_subscription_is_ignored() {
     let mut server = Server::new();
     let stream = server.welcomed("s");

@@ -207,6 +207,8 @@ fn memory_of_many_overloaded_collections_is_bounded() {
         );
     }
     server.run_until_idle();
+    let read_faults = server.hub.stats().counters.read_faults;
+    assert_eq!(read_faults, 0, "read beyond the head");
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     let mut count = 0;
     for (offset, ids) in server.delivered(stream) {

@@ -231,6 +231,65 @@ fn progress_never_goes_back_and_needs_a_subscription() {
     assert_eq!(server.offsets(stream), [1, 2, 3, 4, 5]);
     server.pass(seconds(30));
     assert_eq!(server.take(idle), [], "progress of nothing");
+
+    // Nor behind a resync, or behind the documents of a snapshot.
+    let later = server.welcomed("u");
+    server.subscribe(later, want("a", "rooms"));
+    let head = server.log.len() as u64;
+    let events: Vec<_> = (1..=5)
+        .map(|it| event(head + it, "rooms", "r1", 1))
+        .collect();
+    server.log.extend(events.iter().cloned());
+    server.step(Input::Committed { events });
+    server.subscribe(stream, want("set", "rooms").snapshot(Bytes::new()));
+    server.complete_document_read();
+    server.step(Input::Lost { before: head + 5 });
+    while server.hub.loss.is_some() {
+        server.step(Input::Tick);
+    }
+    server.take(later);
+    assert!(server.hub.matching.matched(head + 5) < head + 5);
+    assert_eq!(server.heartbeat(later, 3).progress, None);
+    server.run_until_idle();
+}
+
+#[test]
+fn documents_are_not_followed_by_progress_before_them() {
+    let mut server = Server::with(Limits {
+        slice: 1,
+        ..Limits::default()
+    });
+    let (heavy, stream) = (server.welcomed("s"), server.welcomed("t"));
+    server.subscribe(heavy, want("a", "rooms"));
+    server.subscribe(stream, want("quiet", "rooms"));
+    server.send_subscribe(stream, want("set", "rooms").snapshot(Bytes::new()));
+    let events = rooms(5);
+    server.log.extend(events.iter().cloned());
+    server.step(Input::Committed { events });
+    server.take(stream);
+    server.complete_document_read();
+    let told = server
+        .take(stream)
+        .into_iter()
+        .any(|it| matches!(it, Payload::Snapshot(it) if it.follows == Some(position(5))));
+    assert!(told, "the documents are as of the head");
+    assert!(server.hub.matching.matched(5) < 5);
+    assert_eq!(server.heartbeat(stream, 1).progress, None);
+    server.run_until_idle();
+}
+
+#[test]
+fn beginning_of_the_log_never_moves_back() {
+    let mut server = Server::with_log(rooms(9), Limits::default());
+    let stream = server.welcomed("s");
+    server.first = 5;
+    for first in [5, 3] {
+        // Late, as a fault of a read may tell it before.
+        server.step(Input::Trimmed { first });
+        let response = server.subscribe(stream, want("a", "rooms").after(4));
+        let reason = response.resync.map(|it| it.reason());
+        assert_eq!(reason, Some(ResyncReason::Trimmed), "{first}");
+    }
 }
 
 #[test]

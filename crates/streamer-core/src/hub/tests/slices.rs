@@ -228,6 +228,39 @@ fn bound_found_during_a_search_misses_no_change() {
 }
 
 #[test]
+fn subscription_in_the_place_of_a_candidate_is_not_its_match() {
+    let mut server = Server::new();
+    let stream = server.welcomed("a");
+    let below = |id: &str, n| want(id, "rooms").filter("n", "<", Kind::IntValue(n));
+    for n in 2..12 {
+        server.subscribe(stream, below(&format!("s{n}"), n));
+    }
+    let change = event(1, "rooms", "r1", 1);
+    let mut profile = CostProfile::default();
+    let mut budget = 1;
+    let mut matching = EventMatch::start(&change, &server.hub.subscriptions, &mut budget);
+    budget = 1;
+    let is_done = matching.run(&server.hub.subscriptions, &mut budget, &mut profile);
+    assert!(!is_done, "ten candidates at once");
+    for n in 2..12 {
+        server.unsubscribe(stream, &format!("s{n}"), 1);
+    }
+    server.take(stream);
+    // None of these matches, and each takes a place that the search still has to visit.
+    for n in -12..-2 {
+        server.subscribe(stream, below(&format!("t{n}"), n));
+    }
+    budget = 1_000;
+    assert!(matching.run(&server.hub.subscriptions, &mut budget, &mut profile));
+    let subscriptions = &server.hub.subscriptions;
+    let found = matching.take_keys();
+    let later = found
+        .iter()
+        .filter(|key| subscriptions.get(**key).is_some());
+    assert_eq!(later.count(), 0);
+}
+
+#[test]
 fn progress_never_passes_an_unmatched_event() {
     let limits = Limits {
         slice: 1,
@@ -383,7 +416,7 @@ fn credit_between_the_parts_of_an_event_loses_nothing() {
 #[test]
 fn loss_at_the_source_is_told_in_slices() {
     const MANY: usize = 20_000;
-    let mut server = Server::with_log(rooms(5), Limits::default());
+    let mut server = Server::new();
     server.audited = false;
     let (many, light) = (server.welcomed("many"), server.welcomed("light"));
     for i in 0..MANY {
@@ -392,7 +425,14 @@ fn loss_at_the_source_is_told_in_slices() {
     server.subscribe(light, want("light", "rooms"));
     server.take(many);
     server.transport_takes_all(many);
+    burst(&mut server, "other", 1, 5);
     server.step(Input::Lost { before: 4 });
+    let progress = server.heartbeat(light, 0).progress.expect("progress");
+    assert_eq!(
+        progress.position,
+        Some(position(3)),
+        "what is before the loss"
+    );
     let mut told = BTreeMap::new();
     let mut slices = 1;
     loop {

@@ -460,8 +460,10 @@ proptest! {
         queue in 1..6_usize,
         window in prop::option::of((1..4_u32, 0..3_u32)),
         reads_previous: bool,
+        slice in prop_oneof![1..30_u64, Just(16_384)],
     ) {
         let limits = Limits {
+            slice,
             page_events: page,
             queue_messages: queue,
             ..Limits::default()
