@@ -95,7 +95,7 @@ impl Recording {
             .name("recording".to_owned())
             .spawn(move || {
                 thread.run(messages);
-                // Not earlier: who waits for this relies on a record that is durable.
+                // Not earlier: whoever waits for this relies on a record that is durable.
                 drop(end);
             })?;
         let queues = (0..config.endpoints.len()).map(|endpoint| queue.for_endpoint(endpoint));

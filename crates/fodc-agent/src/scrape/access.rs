@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use steadfast::{
-    BasicFile, BearerFile, Credentials,
+    BasicFile, BearerFile, CallCredentials,
     tls::{Tls, TlsError, TlsOptions},
 };
 use tokio::task::spawn_blocking;
@@ -96,24 +96,28 @@ impl Access {
             .map_err(ScrapeError::Tls)
     }
 
+    /// Returns the source of the credentials. A client keeps it: the reads of a file that does not respond then
+    /// occupy one thread, and not one per scrape.
+    pub(super) fn credentials(&self) -> CallCredentials {
+        match (&self.bearer_file, &self.basic) {
+            (Some(file), _) => BearerFile::new(file).into(),
+            (None, Some((user, file))) => BasicFile::new(user, file).into(),
+            (None, None) => CallCredentials::default(),
+        }
+    }
+
     /// Returns the headers of the next scrape.
-    pub(super) async fn headers(&self) -> Result<HeaderMap, ScrapeError> {
-        let own = self.headers.iter();
-        let mut headers: HeaderMap = own
+    pub(super) async fn headers(
+        &self,
+        credentials: &CallCredentials,
+    ) -> Result<HeaderMap, ScrapeError> {
+        let credentials = credentials.obtain(false).await;
+        let credentials = credentials.map_err(ScrapeError::Credentials)?;
+        let own = self.headers.iter().map(|(name, value)| (&**name, &**value));
+        Ok(own
+            .chain(credentials.iter())
             .filter_map(|(name, value)| header(name, value))
-            .collect();
-        let credentials = match (&self.bearer_file, &self.basic) {
-            (Some(file), _) => BearerFile::new(file).metadata(false),
-            (None, Some((user, file))) => BasicFile::new(user, file).metadata(false),
-            (None, None) => return Ok(headers),
-        };
-        let credentials = credentials.await.map_err(ScrapeError::Credentials)?;
-        headers.extend(
-            credentials
-                .iter()
-                .filter_map(|(name, value)| header(name, value)),
-        );
-        Ok(headers)
+            .collect())
     }
 }
 

@@ -12,7 +12,7 @@ use http::{
 };
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use steadfast::dial::Dialer;
+use steadfast::{CallCredentials, dial::Dialer};
 use steadfast_exposition::Format;
 use tokio::{task::yield_now, time::Instant};
 
@@ -38,6 +38,7 @@ const PIECE_BYTES: usize = 32 << 10;
 #[derive(Debug)]
 pub(crate) struct Fetcher {
     endpoint: Endpoint,
+    credentials: CallCredentials,
     limits: ScrapeLimits,
     connection: Option<Connection>,
     /// Made at the first scrape: it reads the files of TLS.
@@ -54,6 +55,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 impl Fetcher {
     pub(crate) fn new(endpoint: Endpoint, limits: ScrapeLimits) -> Self {
         Self {
+            credentials: endpoint.demands().credentials(),
             endpoint,
             limits,
             connection: None,
@@ -73,7 +75,8 @@ impl Fetcher {
         // The scrape before may have been cut off while it waited, and left this set.
         self.blocked_since = None;
         // Read once: redirects stay on the endpoint.
-        let headers = self.endpoint.demands().headers().await?;
+        let demands = self.endpoint.demands();
+        let headers = demands.headers(&self.credentials).await?;
         let mut uri = self.endpoint.uri().clone();
         for _ in 0..=REDIRECTS {
             let (connection, response) = self.request(&uri, &headers).await?;
