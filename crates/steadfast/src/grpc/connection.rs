@@ -234,7 +234,7 @@ impl Inner {
     fn refused(&self, status: Status, untried: Vec<Address>) -> End {
         let status = self.cause(status);
         let mut end = classify::end(&status);
-        // Not if the peer asks for patience or new credentials: other servers would, too.
+        // Not if the peer asks to wait or new credentials: other servers would, too.
         if end.advice == Advice::Retry && !untried.is_empty() {
             self.dialer.continue_round(untried);
             end.advice = Advice::NextServer;
