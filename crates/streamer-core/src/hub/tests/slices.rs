@@ -232,6 +232,8 @@ fn subscription_in_the_place_of_a_candidate_is_not_its_match() {
     let mut server = Server::new();
     let stream = server.welcomed("a");
     let below = |id: &str, n| want(id, "rooms").filter("n", "<", Kind::IntValue(n));
+    // It keeps the collection, to whose subscriptions the search goes on.
+    server.subscribe(stream, below("stays", 0));
     for n in 2..12 {
         server.subscribe(stream, below(&format!("s{n}"), n));
     }
