@@ -55,13 +55,16 @@ fn large_documents_come_in_several_messages() {
 }
 
 #[test]
-fn cursor_with_documents_of_a_lost_history_begins_again() {
+fn cursor_with_lost_changes_or_history_begins_again() {
     let mut terms = Terms::new(Epoch(1));
     terms.begin(Epoch(EPOCH), 0, 10);
     // The first term ended at 10: what was read of it later never happened in this log.
-    for (as_of, begins) in [(10, false), (11, true)] {
+    // Nor are changes after its first documents skipped that can no longer be read.
+    for (as_of, first, begins) in [(10, 8, false), (11, 0, true), (10, 9, true)] {
         let log = (1..=15).map(|offset| event(offset, "rooms", &format!("r{offset:02}"), 1));
         let mut server = Server::with_terms(terms.clone(), log.collect(), Limits::default());
+        server.first = first;
+        server.step(Input::Trimmed { first });
         let stream = server.welcomed("a");
         let cursor = SnapshotCursor {
             follows: Some(Position {
