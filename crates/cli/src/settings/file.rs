@@ -62,8 +62,6 @@ impl File {
     }
 
     pub(super) fn parse(path: &str, text: &str) -> Self {
-        // Some editors write a byte order mark.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let location = |at: usize| {
             let line = text[..at.min(text.len())].matches('\n').count() + 1;
             format!("{path}:{line}")
