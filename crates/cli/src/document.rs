@@ -1,7 +1,14 @@
 //! A document and its operation, as a line of NDJSON.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::{Map, Value, value::RawValue};
 use steadfast_streamer::Operation;
 
@@ -39,13 +46,14 @@ impl Document {
         let whole: &RawValue = serde_json::from_str(line)
             .map_err(|error| format!("not JSON (column {}): {}", error.column(), reason(&error)))?;
         // An array has no names either, but the error would speak of its items.
-        let object = whole.get().starts_with('{').then(|| whole.get());
-        let object = object.map(serde_json::from_str::<BTreeMap<String, &RawValue>>);
-        let Some(Ok(mut data)) = object else {
+        if !whole.get().starts_with('{') {
             return Err(
                 "not a JSON object; write one document per line, like {\"id\":\"a\"}".into(),
             );
-        };
+        }
+        let fields: Fields<'_> =
+            serde_json::from_str(whole.get()).map_err(|error| reason(&error))?;
+        let mut data = fields.0;
         let id = match data.remove("id").map(text_of) {
             Some(Ok(id)) if !id.is_empty() => id,
             Some(Ok(_)) => return Err("\"id\" is \"\"; it must be a text that is not empty".into()),
@@ -99,6 +107,41 @@ impl Document {
     }
 }
 
+/// The fields of a line. A name that is there twice is a fault: the log would keep only its last value.
+struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    match fields.entry(name) {
+                        Entry::Vacant(entry) => entry.insert(value),
+                        Entry::Occupied(entry) => {
+                            let name = entry.key();
+                            return Err(A::Error::custom(format_args!(
+                                "{name:?} is there twice; a field has one value"
+                            )));
+                        }
+                    };
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
 /// The fields that the server sets itself or sends beside the document.
 const SYSTEM_FIELDS: [&str; 4] = ["collection", "createdAt", "updatedAt", "version"];
 
@@ -126,6 +169,7 @@ mod tests {
             r#"{"id":"a","op":"delete"}"#,
             r#"{"beyond":18446744073709551616,"exp":1E2,"id":"a","neg0":-0,"price":10.10,"zero":1.0}"#,
             r#"{"dec":0.1234567890123456789012345,"id":"a"}"#,
+            r#"{"id":"a","nested":{"n":1, "n":2,"id":"b"}}"#,
         ] {
             let document = Document::parse(line).unwrap();
             assert_eq!(document.to_line(), line);
@@ -158,6 +202,16 @@ mod tests {
                 "insert, update or delete",
             ),
             ("{\"id\":\"a\",\"op\":4}", "\"op\" is 4"),
+            (
+                "{\"id\":\"a\",\"n\":1,\"n\":1}",
+                "\"n\" is there twice; a field has one value",
+            ),
+            (
+                "{\"id\":\"a\",\"n\":1,\"\\u006e\":2}",
+                "\"n\" is there twice",
+            ),
+            ("{\"id\":\"a\",\"id\":\"b\"}", "\"id\" is there twice"),
+            ("{\"id\":\"a\",\"\\ud800\":1}", "hex escape"),
         ] {
             let error = Document::parse(line).unwrap_err();
             assert!(error.contains(expected), "{line}: {error}");

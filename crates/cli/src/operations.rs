@@ -59,6 +59,10 @@ impl Setting for HttpAddress {
         let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         match parts.map(|(_, port)| port.parse::<u16>()) {
             Some(Ok(_)) if text.parse::<Dialer>().is_ok() => Ok(Self(text.to_owned())),
+            Some(_) | None if text.matches(':').nth(1).is_some() => Err(format!(
+                "{text:?} is not an address; write HOST:PORT, an IPv6 address in brackets, like \
+                 [::1]:9080"
+            )),
             Some(_) | None => Err(format!(
                 "{text:?} is not an address; write HOST:PORT, like 127.0.0.1:9080"
             )),
@@ -140,5 +144,24 @@ impl Operations {
         let report = serde_json::from_slice(&body)
             .with_context(|| format!("{address}/status is not the status of a server"))?;
         Ok((body, report))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_without_its_brackets_says_so() {
+        for text in ["::1:9080", "::1", "fe80::1:2:9080"] {
+            let fault = HttpAddress::from_text(text).err().unwrap();
+            assert!(fault.contains("an IPv6 address in brackets"), "{fault}");
+        }
+        assert!(HttpAddress::from_text("[::1]:9080").is_ok());
+        let fault = HttpAddress::from_text("localhost").err().unwrap();
+        assert!(
+            fault.ends_with("write HOST:PORT, like 127.0.0.1:9080"),
+            "{fault}"
+        );
     }
 }

@@ -119,7 +119,9 @@ pub(crate) struct Listen(pub(crate) SocketAddr);
 
 impl Setting for Listen {
     fn from_text(text: &str) -> Result<Self, String> {
-        if let Some(port) = text.strip_prefix(':') {
+        // With a second colon it is an IPv6 address, whose brackets are missing or not.
+        let port = text.strip_prefix(':').filter(|port| !port.contains(':'));
+        if let Some(port) = port {
             let address = |port: u16| Self((Ipv4Addr::UNSPECIFIED, port).into());
             return u16::from_text(port).map(address);
         }
@@ -142,7 +144,10 @@ impl Setting for SocketAddr {
             }
             let form = match parts {
                 Some((host, port)) if host.contains(':') && !host.contains('[') => {
-                    format!("[{host}]:{port}")
+                    format!("[{host}]:{port}, an IPv6 address stands in brackets")
+                }
+                _ if text.matches(':').nth(1).is_some() => {
+                    "[IP]:PORT, like [::1]:9000, an IPv6 address stands in brackets".to_owned()
                 }
                 _ => "IP:PORT, like 127.0.0.1:9000".to_owned(),
             };
@@ -158,13 +163,25 @@ mod tests {
     #[test]
     fn faulty_address_shows_how_to_write_it() {
         for (text, expected) in [
-            ("::1:9000", "write [::1]:9000"),
+            (
+                "::1:9000",
+                "write [::1]:9000, an IPv6 address stands in brackets",
+            ),
+            ("fe80::1:2:9000", "write [fe80::1:2]:9000"),
+            ("::1", "write [IP]:PORT"),
+            ("[::1]", "write [IP]:PORT"),
             ("localhost", "write IP:PORT"),
             ("127.0.0.1", "write IP:PORT"),
             ("[::1]:70000", "\"70000\" is not a port"),
         ] {
             let fault = SocketAddr::from_text(text).unwrap_err();
             assert!(fault.contains(expected), "{fault}");
+            let fault = Listen::from_text(text).unwrap_err();
+            assert!(fault.contains(expected), "{fault}");
         }
+        let fault = Listen::from_text(":70000").unwrap_err();
+        assert!(fault.contains("\"70000\" is not a port"), "{fault}");
+        let every = Listen::from_text(":9000").unwrap();
+        assert_eq!(every.0, (Ipv4Addr::UNSPECIFIED, 9000).into());
     }
 }

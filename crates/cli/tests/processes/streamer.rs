@@ -424,6 +424,22 @@ async fn a_server_stops_in_order_when_asked() {
 }
 
 #[tokio::test]
+async fn two_signals_at_once_stop_a_server_in_order() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start(data.path(), "127.0.0.1:0").await;
+    // Both are pending before the server looks, as when a supervisor signals a process and its group.
+    send("STOP", &server.child);
+    send("TERM", &server.child);
+    send("INT", &server.child);
+    send("CONT", &server.child);
+    let status = timeout(LIMIT, server.child.wait())
+        .await
+        .expect("an end in time")
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn every_fault_of_a_command_line_is_told_at_once_with_status_2() {
     let subscribe =
         words("streamer subscribe -d db -c c --heartbeat soon --initial-backoff 1m --addr nowhere");
