@@ -116,6 +116,11 @@ impl Driver {
         driver
     }
 
+    /// Returns the number of the socket.
+    pub(crate) fn socket_number(&self) -> u64 {
+        self.socket.number
+    }
+
     /// Returns the permit of a socket of this peer, `None` if none is needed: of peers without credentials the
     /// connections of an address are limited.
     pub(crate) fn admit(shared: &Shared, peer: &Peer) -> Result<Option<KeyedPermit>, &'static str> {

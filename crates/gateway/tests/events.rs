@@ -45,6 +45,25 @@ async fn both_paths_serve_events_with_all_headers() {
 }
 
 #[tokio::test]
+async fn unknown_parameters_are_named_in_a_header() {
+    let world = World::start().await;
+    for path in BOTH {
+        let (head, _) = world.get(path, "").await;
+        assert!(!head.to_ascii_lowercase().contains("warning:"), "{head}");
+        for (name, named) in [
+            ("filter", "filter"),
+            ("a%22%0d%0ab%c3%a9", "a???b?"),
+            (&"n".repeat(200), &"n".repeat(100)),
+        ] {
+            let (head, _) = world.get(&format!("{path}&{name}=1"), "").await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let line = format!("warning: 299 steadfast \"unknown parameter {named}\"\r\n");
+            assert!(head.contains(&line), "{head}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn refusals_have_the_texts_of_the_original() {
     let policy = Policy::new(&["alice"]);
     policy.write(&[("alice", "r")], &[("r", "orders", "")], "");

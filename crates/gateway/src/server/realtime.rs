@@ -28,6 +28,9 @@ use crate::{
 /// The parameters of a query.
 type Parameters = Query<Vec<(String, String)>>;
 
+/// The characters of an unknown parameter that are named.
+const MAX_NAME: usize = 100;
+
 /// Opens a WebSocket.
 pub(super) async fn websocket(
     State(shared): State<Arc<Shared>>,
@@ -123,7 +126,9 @@ pub(super) async fn events(
     request: Request,
 ) -> Response {
     let database = parameter(&parameters, "database").unwrap_or_default();
-    open_events(&shared, database, &parameters, request.into_parts().0).await
+    let mut response = open_events(&shared, database, &parameters, request.into_parts().0).await;
+    warn_of_unknown(&mut response, &parameters, &["database", "collection"]);
+    response
 }
 
 /// Opens a stream of events; the database is a part of the path, as the TypeScript client has it.
@@ -133,7 +138,9 @@ pub(super) async fn events_of_database(
     Query(parameters): Parameters,
     request: Request,
 ) -> Response {
-    open_events(&shared, &database, &parameters, request.into_parts().0).await
+    let mut response = open_events(&shared, &database, &parameters, request.into_parts().0).await;
+    warn_of_unknown(&mut response, &parameters, &["collection"]);
+    response
 }
 
 async fn open_events(
@@ -185,6 +192,21 @@ async fn open_events(
         return too_many(&end.message);
     }
     event_stream(Events::new(driver, shared.options.retry_after))
+}
+
+/// Names the first parameter without a meaning in a header. It is no error, because the original ignores it; but a
+/// `filter` would have no effect without a word.
+fn warn_of_unknown(response: &mut Response, parameters: &[(String, String)], known: &[&str]) {
+    let unknown = |(name, _): &&(String, String)| !known.contains(&name.as_str());
+    let Some((name, _)) = parameters.iter().find(unknown) else {
+        return;
+    };
+    let plain = |it: char| it.is_ascii_graphic() && !['"', '\\'].contains(&it);
+    let name = name.chars().take(MAX_NAME);
+    let name: String = name.map(|it| if plain(it) { it } else { '?' }).collect();
+    let text = format!("299 steadfast \"unknown parameter {name}\"");
+    let text = HeaderValue::from_str(&text).expect("visible ASCII is the text of a header");
+    response.headers_mut().insert(header::WARNING, text);
 }
 
 /// Returns the response that is a stream of events.

@@ -1,7 +1,14 @@
 //! The documents in the body of a request.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, btree_map::Entry as MapEntry},
+    fmt,
+};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use steadfast_streamer::Entry;
 
@@ -17,7 +24,13 @@ pub(super) fn documents(
     (database, collection): (&str, &str),
     operation: Operation,
 ) -> Result<Vec<Entry>, ApiError> {
-    let text = str::from_utf8(body).map_err(|_| ApiError::invalid("the body is not UTF-8"))?;
+    let text = str::from_utf8(body).map_err(|error| {
+        let before = &body[..error.valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        ApiError::invalid(format!("line {line} of the body is not UTF-8"))
+    })?;
+    // Files that some editors write begin with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut entries = Vec::new();
     for value in values(text)? {
         if entries.len() == MAX_DOCUMENTS {
@@ -49,19 +62,56 @@ fn values(text: &str) -> Result<Vec<&RawValue>, ApiError> {
 }
 
 /// Returns the id and the other fields, whose values keep their text: a parsed number would be rounded.
-fn document(value: &RawValue) -> Result<(String, String), &'static str> {
-    let object = value.get().starts_with('{').then(|| value.get());
-    let fields = object.map(serde_json::from_str::<BTreeMap<String, &RawValue>>);
-    let Some(Ok(mut fields)) = fields else {
-        return Err("not a JSON object");
-    };
+fn document(value: &RawValue) -> Result<(String, String), String> {
+    if !value.get().starts_with('{') {
+        return Err("not a JSON object".to_owned());
+    }
+    let fields = serde_json::from_str(value.get()).map_err(|error| {
+        // The position is one in the document, not in the body.
+        let text = error.to_string();
+        text.split(" at line ").next().unwrap_or(&text).to_owned()
+    });
+    let Fields(mut fields) = fields?;
     let id = fields.remove("id").ok_or("no `id`")?;
     let id: String = serde_json::from_str(id.get()).map_err(|_| "`id` is not a text")?;
     if id.is_empty() {
-        return Err("`id` is empty");
+        return Err("`id` is empty".to_owned());
     }
     let data = serde_json::to_string(&fields).expect("JSON values are JSON");
     Ok((id, data))
+}
+
+/// The fields of a document. A name that is there twice is a fault: the log would keep only its last value.
+struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    match fields.entry(name) {
+                        MapEntry::Vacant(entry) => entry.insert(value),
+                        MapEntry::Occupied(entry) => {
+                            let name = entry.key();
+                            return Err(A::Error::custom(format_args!("`{name}` is there twice")));
+                        }
+                    };
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +139,11 @@ mod tests {
             (r#"{"n":1.10,"id":"a"}"#, &[a][..]),
             (" [{\"id\":\"a\",\"n\":1.10},\n{\"id\":\"b\"}] ", &[a, b]),
             ("{\"id\":\"a\",\"n\":1.10}\n\n{\"id\":\"b\"}\n", &[a, b]),
+            (
+                "\u{feff}{\"id\":\"a\",\"n\":1.10}\r\n{\"id\":\"b\"}",
+                &[a, b],
+            ),
+            ("\u{feff}[{\"id\":\"b\"}]", &[b]),
         ] {
             assert_eq!(read(body, Operation::Upsert).unwrap(), expected, "{body}");
         }
@@ -109,12 +164,25 @@ mod tests {
             ("{\"id\":\"\"}", "document 1: `id` is empty"),
             ("7", "document 1: not a JSON object"),
             ("[[1]]", "document 1: not a JSON object"),
+            (
+                "{\"id\":\"a\"}\n\u{feff}{\"id\":\"b\"}",
+                "not JSON: expected value at line 2",
+            ),
+            (
+                "[{\"id\":\"a\",\"n\":1,\"n\":1}]",
+                "document 1: `n` is there twice\"",
+            ),
+            (
+                "{\"id\":\"a\",\"id\":\"b\"}",
+                "document 1: `id` is there twice",
+            ),
             (&many, "at most 10000 documents"),
         ] {
             let error = read(body, Operation::Upsert).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
-        let error = documents(b"{\"id\":\"\xff\"}", ("d", "c"), Operation::Upsert).unwrap_err();
-        assert!(format!("{error:?}").contains("UTF-8"));
+        let body = b"{\"id\":\"a\"}\n{\"id\":\"\xff\"}";
+        let error = documents(body, ("d", "c"), Operation::Upsert).unwrap_err();
+        assert!(format!("{error:?}").contains("line 2 of the body is not UTF-8"));
     }
 }
