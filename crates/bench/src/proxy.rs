@@ -180,7 +180,7 @@ async fn exchange(address: SocketAddr, path: &str) -> Result<Scrape> {
     let began = Instant::now();
     let mut socket = TcpStream::connect(address).await?;
     // In HTTP/1.0 the body has no chunks and ends with the connection.
-    let request = format!("GET {path} HTTP/1.0\r\nhost: proxy\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut buffer = vec![0; 1 << 20];
     let mut head = Vec::new();
