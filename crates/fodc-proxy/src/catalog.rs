@@ -270,22 +270,52 @@ impl Labels {
     }
 }
 
+/// Returns true if the proxy adds labels of this name, or of such names, to samples.
+pub(super) fn is_agent_label(name: &str) -> bool {
+    let prefixes = ["node_", "agent_", "proxy_"];
+    name == "pod_name" || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl RenderedLabels {
-    /// Renders labels. A name that the format does not allow is changed; of several equal names the
-    /// first is kept. Empty values are left out, as they mean the same as no label.
+    /// Renders the labels of a series. A name that the format does not allow is changed; of several equal
+    /// names the first is kept. Empty values are left out, as they mean the same as no label.
+    ///
+    /// A changed name never becomes one of those that the proxy adds, and none is `__name__`: a reader refuses
+    /// a page because of one line with a label twice.
     pub(super) fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut rendered: Vec<String> = Vec::new();
-        let mut names: Vec<String> = Vec::new();
-        for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
-            let name = label_name(name);
-            if names.contains(&name) {
-                continue;
+        Self::named(pairs, |name| {
+            let clean = label_name(name);
+            let is_taken = clean != name && is_agent_label(&clean) || clean == METRIC_NAME;
+            if is_taken {
+                format!("exported_{clean}")
+            } else {
+                clean
             }
-            let mut label = format!("{name}=");
+        })
+    }
+
+    /// Renders the labels that say which agent a sample is from.
+    pub(super) fn of_agent<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self::named(pairs, label_name)
+    }
+
+    fn named<'a>(
+        pairs: impl Iterator<Item = (&'a str, &'a str)>,
+        name_of: impl Fn(&str) -> String,
+    ) -> Self {
+        let pairs = pairs.filter(|(_, value)| !value.is_empty());
+        let pairs = pairs.map(|(name, value)| (name_of(name), value));
+        let mut pairs: Vec<(String, &str)> = pairs.collect();
+        // Sorted instead of compared in pairs: a message may have a million labels. Equal names keep their
+        // order.
+        pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        pairs.dedup_by(|later, first| later.0 == first.0);
+        let rendered = pairs.into_iter().map(|(mut label, value)| {
+            label.push('=');
             quote(value, &mut label);
-            rendered.push(label);
-            names.push(name);
-        }
+            label
+        });
+        let mut rendered: Vec<String> = rendered.collect();
         rendered.sort_unstable();
         Self(Strings::collect(rendered.iter().map(String::as_str)))
     }
@@ -309,7 +339,11 @@ pub(super) fn metric_name(name: &str) -> String {
     sanitize(name, |c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
-fn label_name(name: &str) -> String {
+/// The label that is the name of the metric. In the text format it stands before the braces.
+const METRIC_NAME: &str = "__name__";
+
+/// Returns the name of a label with an underscore for every character that the text format does not allow.
+pub(super) fn label_name(name: &str) -> String {
     sanitize(name, |c| c.is_ascii_alphanumeric() || c == '_')
 }
 
@@ -380,6 +414,35 @@ mod tests {
         let labels = rendered(&[("zone/a", "1"), ("zone.a", "2"), ("9", "3"), ("e", "")]);
         assert_eq!(labels, ["_9=\"3\"", "zone_a=\"1\""]);
         assert_eq!(metric_name("job:rate-5m"), "job:rate_5m");
+    }
+
+    #[test]
+    fn changed_name_never_becomes_a_label_of_the_agent() {
+        let labels = rendered(&[
+            ("pod.name", "a"),
+            ("node.type", "b"),
+            ("node_role", "c"),
+            ("__name__", "d"),
+            ("__name..", "e"),
+        ]);
+        let expected = [
+            "exported___name__=\"d\"",
+            "exported_node_type=\"b\"",
+            "exported_pod_name=\"a\"",
+            "node_role=\"c\"",
+        ];
+        assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn hundred_thousand_labels_are_rendered_at_once() {
+        // Compared in pairs, they took minutes, and the proxy answered nobody meanwhile.
+        let names: Vec<String> = (0..100_000).map(|n| format!("l{n:06}")).collect();
+        let pairs: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "v")).collect();
+        let start = std::time::Instant::now();
+        assert_eq!(rendered(&pairs).len(), names.len());
+        let taken = start.elapsed();
+        assert!(taken < std::time::Duration::from_secs(20), "{taken:?}");
     }
 
     #[test]

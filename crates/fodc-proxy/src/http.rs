@@ -57,6 +57,7 @@ const DOWNLOADS_MAX: usize = 16;
 const PIECES_PER_TURN: usize = 4;
 
 const MISSING: &str = "x-steadfast-missing";
+const IGNORED: &str = "x-steadfast-ignored";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
@@ -124,7 +125,9 @@ async fn metrics(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let parameters = Parameters::parse(query.as_deref())?;
+    let mut parameters = Parameters::parse(query.as_deref())?;
+    parameters.ignore_times();
+    let ignored = parameters.ignored();
     let gathered = api.gather(&parameters).await?.all().await;
     let missing = missing_header(gathered.missing_text());
     let filter = parameters.filter;
@@ -139,7 +142,8 @@ async fn metrics(
         text
     });
     let text = text.await?;
-    Ok(streamed(TEXT, missing, in_turns(text)))
+    let response = streamed(TEXT, missing, in_turns(text));
+    Ok(with_ignored(response, ignored))
 }
 
 /// Returns the pieces of a page, and lets other tasks run after each few: a piece takes about a millisecond,
@@ -161,13 +165,15 @@ async fn windows(
 ) -> Result<Response<Body>, RequestError> {
     let mut parameters = Parameters::parse(query.as_deref())?;
     parameters.parse_window()?;
+    let ignored = parameters.ignored();
     let gathering = api.gather(&parameters).await?;
     let (windows, missing) = Windows::start(&api.state, gathering, parameters.filter).await;
     let pieces = stream::try_unfold(windows, async |mut windows| {
         let piece = windows.next().await?;
         Ok::<_, Interrupted>(piece.map(|piece| (piece, windows)))
     });
-    Ok(streamed(JSON, missing_header(missing), pieces))
+    let response = streamed(JSON, missing_header(missing), pieces);
+    Ok(with_ignored(response, ignored))
 }
 
 /// Unlike that of the original, the status is real: a draining proxy is not healthy.
@@ -252,6 +258,14 @@ fn json(body: impl Into<Body>) -> Response<Body> {
 
 fn missing_header(text: Option<String>) -> Option<HeaderValue> {
     HeaderValue::try_from(text?).ok()
+}
+
+/// Names the parameters of the request that have no effect, for whoever misspelt one.
+fn with_ignored(mut response: Response<Body>, ignored: Option<String>) -> Response<Body> {
+    if let Some(ignored) = ignored.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(IGNORED, ignored);
+    }
+    response
 }
 
 impl IntoResponse for RequestError {

@@ -1,10 +1,10 @@
 //! The labels that say which agent a sample is from (`docs/protocol-fodc.md`, R-135 to R-137). They
 //! never replace a label of the series, and no two agents' samples have equal labels.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
-    catalog::{Labels, RenderedLabels, Series},
+    catalog::{Labels, RenderedLabels, Series, is_agent_label, label_name},
     filter::Filter,
     gather::AgentResponse,
     registry::Identity,
@@ -30,16 +30,19 @@ impl<'a> OriginLabels<'a> {
     /// and those of its identity that neither these nor the series have.
     pub(super) fn labels(&self, origin: &Labels, series: &Series) -> Vec<(String, String)> {
         let identity = &self.response.identity;
-        let mut labels: Vec<(String, String)> = origin
-            .iter()
+        let origin = origin.iter();
+        let mut labels: BTreeMap<String, String> = origin
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        // Returns true if the sample has a label of this name already.
+        // A set: a sample may have a million labels, and a node thousands.
+        let own: HashSet<&str> = series.labels.iter().map(|(name, _)| name).collect();
+        // Returns true if the sample has a label of this name already, or one that looks like it on a page.
         let mut add = |name: &str, value: &str| {
-            let present = labels.iter().any(|(known, _)| known == name)
-                || series.labels.iter().any(|(known, _)| known == name);
+            let present = labels.contains_key(name)
+                || own.contains(name)
+                || !own.is_empty() && own.contains(&*label_name(name));
             if !present && !value.is_empty() {
-                labels.push((name.to_owned(), value.to_owned()));
+                labels.insert(name.to_owned(), value.to_owned());
             }
             present
         };
@@ -63,13 +66,12 @@ impl<'a> OriginLabels<'a> {
                 name.insert_str(0, "proxy_");
             }
         }
-        labels.sort_unstable();
-        labels
+        labels.into_iter().collect()
     }
 
     pub(super) fn rendered(&self, origin: &Labels, series: &Series) -> RenderedLabels {
         let labels = self.labels(origin, series);
-        RenderedLabels::of(labels.iter().map(|(name, value)| (&**name, &**value)))
+        RenderedLabels::of_agent(labels.iter().map(|(name, value)| (&**name, &**value)))
     }
 }
 
@@ -96,9 +98,7 @@ impl Duplicates {
 /// Returns true if a series has labels that an agent adds, so that the additional labels of a sample
 /// depend on its series.
 pub(super) fn has_agent_labels(series: &Series) -> bool {
-    series.labels.iter().any(|(name, _)| {
-        name == "pod_name" || name.starts_with("node_") || name.starts_with("agent_")
-    })
+    series.labels.iter().any(|(name, _)| is_agent_label(name))
 }
 
 /// Returns true if the filter admits this series of an agent that it selected.

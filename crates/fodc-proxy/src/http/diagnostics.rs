@@ -13,6 +13,7 @@ use super::{
     cluster::with_missing,
     json, missing_header,
     parameters::{Parameters, RequestError},
+    with_ignored,
 };
 use crate::{
     crashes,
@@ -24,7 +25,9 @@ pub(super) async fn crashes(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let filter = Parameters::parse(query.as_deref())?.filter;
+    let mut parameters = Parameters::parse(query.as_deref())?;
+    parameters.ignore_times();
+    let (ignored, filter) = (parameters.ignored(), parameters.filter);
     let _permit = api.crashes.try_acquire().map_err(|_| RequestError::Busy)?;
     let (crashes, mut missing) = crashes::collect(&api.state, &filter).await;
     if crashes.is_empty() && missing.is_offered_by_none() {
@@ -33,27 +36,27 @@ pub(super) async fn crashes(
             "no agent reports crashes: give the agents --crash-source-dir or --crash-files\n";
         return Ok((StatusCode::NOT_IMPLEMENTED, text).into_response());
     }
-    Ok(with_missing(
-        json(crashes::page(&crashes)),
-        missing_header(missing.text()),
-    ))
+    let page = json(crashes::page(&crashes));
+    let page = with_missing(page, missing_header(missing.text()));
+    Ok(with_ignored(page, ignored))
 }
 
 pub(super) async fn profiles(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let filter = Parameters::parse(query.as_deref())?.filter;
+    let mut parameters = Parameters::parse(query.as_deref())?;
+    parameters.ignore_times();
+    let (ignored, filter) = (parameters.ignored(), parameters.filter);
     let _permit = api.profiles.try_acquire().map_err(|_| RequestError::Busy)?;
     let (profiles, mut missing) = profiles::list(&api.state, &filter).await;
     if missing.is_offered_by_none() {
         let text = "no agent captures profiles: give the agents --pressure-profiler-enabled\n";
         return Ok((StatusCode::NOT_IMPLEMENTED, text).into_response());
     }
-    Ok(with_missing(
-        json(profiles::page(&profiles)),
-        missing_header(missing.text()),
-    ))
+    let page = json(profiles::page(&profiles));
+    let page = with_missing(page, missing_header(missing.text()));
+    Ok(with_ignored(page, ignored))
 }
 
 pub(super) async fn download(

@@ -1,5 +1,7 @@
 //! The query parameters of requests for metrics.
 
+use std::borrow::Cow;
+
 use jiff::{civil, fmt::temporal::Pieces};
 
 use crate::{
@@ -43,11 +45,13 @@ pub(super) struct Parameters {
     pub(super) window: Option<Window>,
     start: Option<String>,
     end: Option<String>,
+    ignored: Vec<String>,
 }
 
 impl Parameters {
-    /// Parses a query string. Unknown parameters and empty values are ignored. Of several values of one
-    /// parameter the first counts, except that all metric names do.
+    /// Parses a query string. Unknown parameters are ignored, as the original does, but remembered; empty
+    /// values are ignored. Of several values of one parameter the first counts, except that all metric names
+    /// do.
     pub(super) fn parse(query: Option<&str>) -> Result<Self, ParameterFault> {
         let mut parameters = Self::default();
         let mut names = Vec::new();
@@ -63,7 +67,11 @@ impl Parameters {
                     names.push(decode_parameter(name, value)?);
                     continue;
                 }
-                _ => continue,
+                "" => continue,
+                unknown => {
+                    parameters.ignore(unknown);
+                    continue;
+                }
             };
             let value = decode_parameter(name, value)?;
             // The first one, as Go's `url.Values.Get` has it for the original.
@@ -86,10 +94,50 @@ impl Parameters {
     pub(super) fn parse_window(&mut self) -> Result<(), ParameterFault> {
         let start = time("start_time", self.start.as_deref())?;
         let end = time("end_time", self.end.as_deref())?;
-        if let (Some(start), Some(end)) = (start, end) {
-            self.window = Some(Window::new(start, end).ok_or(ParameterFault::Reversed)?);
+        match (start, end) {
+            (Some(start), Some(end)) => {
+                self.window = Some(Window::new(start, end).ok_or(ParameterFault::Reversed)?);
+            }
+            (Some(_), None) => self.ignore("start_time (without end_time)"),
+            (None, Some(_)) => self.ignore("end_time (without start_time)"),
+            (None, None) => {}
         }
         Ok(())
+    }
+
+    /// Notes the times of a request for a page that has none.
+    pub(super) fn ignore_times(&mut self) {
+        for (name, value) in [("start_time", &self.start), ("end_time", &self.end)] {
+            if value.is_some() {
+                push_ignored(&mut self.ignored, name);
+            }
+        }
+    }
+
+    fn ignore(&mut self, name: &str) {
+        push_ignored(&mut self.ignored, name);
+    }
+
+    /// Returns the text of the `x-steadfast-ignored` header: the parameters that have no effect.
+    pub(super) fn ignored(&self) -> Option<String> {
+        (!self.ignored.is_empty()).then(|| self.ignored.join(", "))
+    }
+}
+
+/// The number of ignored parameters that a response names.
+const IGNORED_MAX: usize = 16;
+
+fn push_ignored(ignored: &mut Vec<String>, name: &str) {
+    /// The length from which a name is cut.
+    const NAME_MAX: usize = 64;
+    // A query string is ASCII; anything else could not be part of a header.
+    let name: String = name
+        .chars()
+        .filter(|c| c.is_ascii_graphic() || *c == ' ')
+        .take(NAME_MAX)
+        .collect();
+    if ignored.len() < IGNORED_MAX && !ignored.contains(&name) {
+        ignored.push(name);
     }
 }
 
@@ -117,8 +165,9 @@ fn time(name: &'static str, text: Option<&str>) -> Result<Option<UnixNanos>, Par
 /// Parses any time of the standard, from year 0 to the end of 9999 with any offset. A time outside the
 /// range of samples becomes the nearest inside it.
 fn rfc3339(text: &str) -> Option<UnixNanos> {
+    let text = without_picoseconds(text);
     // Not as a `Timestamp`, whose range ends a day before the year 9999 does.
-    let pieces = Pieces::parse(text).ok()?;
+    let pieces = Pieces::parse(&*text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);
     let offset = pieces.to_numeric_offset()?;
     let local = local.duration_since(civil::date(1970, 1, 1).at(0, 0, 0, 0));
@@ -127,6 +176,22 @@ fn rfc3339(text: &str) -> Option<UnixNanos> {
         seconds,
         i64::from(local.subsec_nanos()),
     ))
+}
+
+/// Returns the time without the digits behind its nanoseconds: the standard allows any number, and the parser
+/// nine.
+fn without_picoseconds(text: &str) -> Cow<'_, str> {
+    const NANOSECOND_DIGITS: usize = 9;
+    let Some(point) = text.find(['.', ',']) else {
+        return Cow::Borrowed(text);
+    };
+    let (whole, fraction) = text.split_at(point + 1);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    if digits <= NANOSECOND_DIGITS {
+        return Cow::Borrowed(text);
+    }
+    let (kept, rest) = (&fraction[..NANOSECOND_DIGITS], &fraction[digits..]);
+    Cow::Owned(format!("{whole}{kept}{rest}"))
 }
 
 /// Decodes percent escapes, and `+` as a space.
@@ -197,6 +262,36 @@ mod tests {
             ends("1970-01-01%2000:00:01-00:00", "1970-01-01T00:00:59Z"),
             (1_000_000_000, 59_000_000_000)
         );
+        assert_eq!(
+            ends(
+                "1970-01-01T00:00:00.1234567890123456Z",
+                "1970-01-01T00:00:00.9999999999999-00:00"
+            ),
+            (123_456_789, 999_999_999)
+        );
+    }
+
+    #[test]
+    fn parameters_without_effect_are_named() {
+        let ignored = |query: &str| {
+            let mut read = Parameters::parse(Some(query)).unwrap();
+            read.parse_window().unwrap();
+            read.ignored()
+        };
+        assert_eq!(ignored("role=r&&pod_name=&name=m"), None);
+        let misspelt = "start=1&end=2&role=r&start=3&pod";
+        assert_eq!(ignored(misspelt).as_deref(), Some("start, end, pod"));
+        let half = "end_time=1970-01-01T00:00:01Z";
+        assert_eq!(
+            ignored(half).as_deref(),
+            Some("end_time (without start_time)")
+        );
+        let mut read = Parameters::parse(Some(half)).unwrap();
+        read.ignore_times();
+        assert_eq!(read.ignored().as_deref(), Some("end_time"));
+        let many: Vec<String> = (0..99).map(|n| format!("{n}{}", "x".repeat(999))).collect();
+        let text = ignored(&many.join("&")).unwrap();
+        assert_eq!((text.matches(", ").count(), text.len()), (15, 16 * 64 + 30));
     }
 
     #[test]

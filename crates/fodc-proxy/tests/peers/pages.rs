@@ -68,6 +68,42 @@ async fn node_label_never_replaces_a_metrics_own() {
 }
 
 #[tokio::test]
+async fn no_line_has_a_label_twice_after_names_are_changed() {
+    let proxy = start().await;
+    let first = RegisterAgentRequest {
+        labels: labels(&[("type", "hot"), ("zone-a", "z")]),
+        ..pod("db-0", "r")
+    };
+    let samples = vec![
+        metric("a", &[("node.type", "own"), ("pod.name", "p")], 1.0),
+        metric("b", &[("node_zone_a", "own")], 2.0),
+        metric("c", &[("__name__", "up")], 3.0),
+    ];
+    let _agent = agent(&proxy, first, samples).await;
+    let page = complete(&proxy, "/metrics").await;
+    let expected = [
+        r#"a{exported_node_type="own",exported_pod_name="p",node_role="r",node_type="hot",node_zone_a="z",pod_name="db-0"} 1"#,
+        r#"b{node_role="r",node_type="hot",node_zone_a="own",pod_name="db-0"} 2"#,
+        r#"c{exported___name__="up",node_role="r",node_type="hot",node_zone_a="z",pod_name="db-0"} 3"#,
+    ];
+    assert_eq!(page.samples(), expected);
+}
+
+#[tokio::test]
+async fn misspelt_parameter_is_named_in_a_header() {
+    let proxy = start().await;
+    let _agent = agent(&proxy, pod("db-0", "r"), vec![metric("up", &[], 1.0)]).await;
+    for path in ["/metrics?rôle=r&start=1", "/metrics-windows?rôle=r&start=1"] {
+        let path = path.replace('ô', "%C3%B4");
+        let page = complete(&proxy, &path).await;
+        let ignored = page.header("x-steadfast-ignored");
+        assert_eq!(ignored, Some("r%C3%B4le, start"), "{path}");
+    }
+    let page = complete(&proxy, "/metrics?role=r").await;
+    assert_eq!(page.header("x-steadfast-ignored"), None);
+}
+
+#[tokio::test]
 async fn metric_name_has_one_type_across_agents() {
     let proxy = start().await;
     let knows = vec![
