@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc};
 
 use steadfast_access::{Action, Node, Refused};
-use steadfast_net::access::{CREDENTIALS_RATE, KnownPeer, unauthenticated};
+use steadfast_net::access::{KnownPeer, NotRenewed, unauthenticated};
 use steadfast_wire::fodc::RegisterAgentRequest;
 use tokio::sync::watch;
 use tonic::Status;
@@ -58,21 +58,12 @@ impl State {
         if newer.is_empty() {
             return Ok(false);
         }
-        if !credentials.admit_newer() {
-            let text = format!(
-                "newer credentials came more than {} times at once, and then once in 1s",
-                CREDENTIALS_RATE.burst
-            );
-            return Err(Status::resource_exhausted(text));
-        }
-        let known = match self.access.reidentify(newer) {
-            Ok(Some(known)) if known.principal() != credentials.peer().principal() => {
-                return Err(self.refuse(&Refused::OtherPrincipal));
-            }
+        let known = match credentials.renewable.with_newer(&self.access, newer) {
             Ok(Some(known)) => known,
             // The policy has ended with the proxy.
             Ok(None) => return Ok(false),
-            Err(cause) => return Err(self.refuse(&cause)),
+            Err(NotRenewed::Refused(cause)) => return Err(self.refuse(&cause)),
+            Err(too_often @ NotRenewed::TooOften) => return Err(too_often.status()),
         };
         let identity = self.agents().identity(id);
         if !known.allows(Action::Register)
@@ -80,7 +71,7 @@ impl State {
         {
             return Err(self.forbid());
         }
-        credentials.replace(known);
+        credentials.renewable.replace(known);
         self.counters.renewals.add(1);
         Ok(true)
     }
@@ -89,38 +80,25 @@ impl State {
     /// has its credentials, `renewed`, and any other has those of its `peer`.
     pub(super) async fn withdrawn(
         self: Arc<Self>,
-        mut peer: KnownPeer,
-        mut renewed: Option<watch::Receiver<KnownPeer>>,
+        peer: KnownPeer,
+        renewed: Option<watch::Receiver<KnownPeer>>,
         id: AgentId,
     ) -> Status {
+        let followed = match renewed {
+            Some(renewed) => self.access.follow_renewed(renewed),
+            None => self.access.follow(peer),
+        };
+        let Some(mut followed) = followed else {
+            return pending().await;
+        };
         loop {
-            if let Some(renewed) = &mut renewed {
-                peer = renewed.borrow_and_update().clone();
+            if let Err(cause) = followed.changed().await {
+                return self.refuse(&cause);
             }
-            let Some(mut followed) = self.access.follow(peer.clone()) else {
-                return pending().await;
-            };
-            loop {
-                let newer = async {
-                    match &mut renewed {
-                        // Without a sender the registration has ended, and this stream with it.
-                        Some(renewed) => renewed.changed().await.is_ok(),
-                        None => false,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    // First: those before them may expire just now.
-                    true = newer => break,
-                    changed = followed.changed() => if let Err(cause) = changed {
-                        return self.refuse(&cause);
-                    }
-                }
-                let identity = self.agents().identity(&id);
-                // Without an agent there is nothing yet, or nothing any more, to be withdrawn.
-                if identity.is_some_and(|it| !followed.peer().may_register(&it.node())) {
-                    return self.forbid();
-                }
+            let identity = self.agents().identity(&id);
+            // Without an agent there is nothing yet, or nothing any more, to be withdrawn.
+            if identity.is_some_and(|it| !followed.peer().may_register(&it.node())) {
+                return self.forbid();
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use steadfast_net::{
-    KeyedPermit, MessageRate,
-    access::{CREDENTIALS_RATE, KnownPeer},
+    KeyedPermit,
+    access::{KnownPeer, RenewablePeer},
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -18,10 +18,9 @@ pub(super) struct AdmittedPeer {
 
 /// The credentials of a registration, which its stream renews.
 pub(super) struct Credentials {
-    current: watch::Sender<KnownPeer>,
+    pub(super) renewable: RenewablePeer,
     /// Streams that show it are a part of the registration: only its client knows it.
     key: Uuid,
-    rate: MessageRate,
 }
 
 /// The principal of an agent, and the credentials of its registration.
@@ -34,46 +33,25 @@ pub(super) struct Owner {
 impl Credentials {
     pub(super) fn new(peer: KnownPeer) -> Self {
         Self {
-            current: watch::Sender::new(peer),
+            renewable: RenewablePeer::new(peer),
             key: Uuid::new_v4(),
-            rate: MessageRate::new(CREDENTIALS_RATE),
         }
     }
 
+    /// Returns the peer of the registration.
     pub(super) fn peer(&self) -> KnownPeer {
-        self.current.borrow().clone()
+        self.renewable.peer()
     }
 
     pub(super) fn key(&self) -> String {
         self.key.simple().to_string()
     }
 
-    /// Returns the time for which they are valid, in ms; 0 if they do not expire.
-    pub(super) fn expires_in_ms(&self) -> u64 {
-        let expires_in = self.current.borrow().expires_in();
-        let millis = expires_in.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        millis.map_or(0, |millis| millis.max(1))
-    }
-
-    /// Replaces them.
-    pub(super) fn replace(&self, newer: KnownPeer) {
-        self.current.send_replace(newer);
-    }
-
-    /// Counts newer ones. Returns false if they come too often.
-    pub(super) fn admit_newer(&self) -> bool {
-        self.rate.admit(1)
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<KnownPeer> {
-        self.current.subscribe()
-    }
-
     pub(super) fn owner(&self) -> Owner {
         Owner {
-            principal: self.current.borrow().principal(),
+            principal: self.peer().principal(),
             key: self.key,
-            credentials: self.subscribe(),
+            credentials: self.renewable.subscribe(),
         }
     }
 }

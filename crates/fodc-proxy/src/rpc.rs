@@ -118,7 +118,7 @@ impl Service {
                 limit: REGISTRATION_BYTES,
                 id: id.clone(),
                 peer,
-                renewed: credentials.as_ref().map(Credentials::subscribe),
+                renewed: credentials.as_ref().map(|it| it.renewable.subscribe()),
             };
             let agent = Box::new(Registrant { id, credentials });
             return self.run(opened, request, |mut call| async move {

@@ -4,10 +4,10 @@ mod denied;
 mod local;
 mod pages;
 mod principals;
+mod renewal;
 
 use std::{
     future::pending,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -30,8 +30,9 @@ pub use self::{
     local::{LocalAccess, LocalPeer},
     pages::{MayRead, PageRights, RightfulBody},
     principals::{PrincipalLimits, Principals},
+    renewal::{NotRenewed, RenewablePeer, RenewalLimit},
 };
-use crate::{ClientKey, Peer, RequestRate};
+use crate::{ClientKey, Peer};
 
 /// The rules in force. Without a policy file there are none, and everybody may do everything.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,8 @@ pub struct KnownPeer {
 #[derive(Clone, Debug)]
 pub struct FollowedPeer {
     current: watch::Receiver<Arc<Access>>,
+    /// The peer with newer credentials. `None` if nobody renews them.
+    renewed: Option<watch::Receiver<KnownPeer>>,
     peer: KnownPeer,
 }
 
@@ -69,13 +72,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The difference between the clocks after which times of expiry are computed again. Larger than what a
 /// busy machine adds between reading one and the other.
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
-
-/// The messages with newer credentials that one stream may send. Each is verified, and what the stream holds is
-/// compared with its rights. What a peer sent in the right intervals may arrive together after a stall.
-pub const CREDENTIALS_RATE: RequestRate = RequestRate {
-    per_second: NonZeroU32::new(1).expect("not zero"),
-    burst: NonZeroU32::new(3).expect("not zero"),
-};
 
 /// One time on the clock of the credentials and on that of the timers.
 #[derive(Clone, Copy, Debug)]
@@ -144,18 +140,6 @@ impl AccessControl {
         }))
     }
 
-    /// Returns the peer that sends newer credentials on its stream.
-    ///
-    /// # Errors
-    ///
-    /// If the credentials are refused.
-    pub fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Refused> {
-        self.authenticate(Presented {
-            authorization: Some(authorization.as_bytes()),
-            certificate: None,
-        })
-    }
-
     fn authenticate(&self, presented: Presented<'_>) -> Result<Option<KnownPeer>, Refused> {
         let Some(current) = &self.0 else {
             return Ok(None);
@@ -168,6 +152,18 @@ impl AccessControl {
             is_local: false,
             anonymous_client: None,
         }))
+    }
+
+    /// Returns the peer that sends newer credentials on its stream.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials are refused.
+    pub fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Refused> {
+        self.authenticate(Presented {
+            authorization: Some(authorization.as_bytes()),
+            certificate: None,
+        })
     }
 
     /// Returns a peer as the rules in force have it.
@@ -185,8 +181,24 @@ impl AccessControl {
     /// Returns the peer as one whose rights follow the rules; `None` if there are no rules.
     #[must_use]
     pub fn follow(&self, peer: KnownPeer) -> Option<FollowedPeer> {
+        Some(FollowedPeer {
+            current: self.0.clone()?,
+            renewed: None,
+            peer,
+        })
+    }
+
+    /// Returns a peer whose rights follow the rules and its newest credentials, those of a
+    /// [`RenewablePeer`]; `None` if there are no rules.
+    #[must_use]
+    pub fn follow_renewed(&self, mut renewed: watch::Receiver<KnownPeer>) -> Option<FollowedPeer> {
         let current = self.0.clone()?;
-        Some(FollowedPeer { current, peer })
+        let peer = renewed.borrow_and_update().clone();
+        Some(FollowedPeer {
+            current,
+            renewed: Some(renewed),
+            peer,
+        })
     }
 }
 
@@ -279,6 +291,14 @@ impl KnownPeer {
                 .unwrap_or(Duration::ZERO),
         )
     }
+
+    /// Returns that time as messages have it, in milliseconds; 0 if the credentials do not expire.
+    #[must_use]
+    pub fn expires_in_ms(&self) -> u64 {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // At least 1, because 0 is never.
+        self.expires_in().map_or(0, |time| millis(time).max(1))
+    }
 }
 
 impl FollowedPeer {
@@ -288,12 +308,26 @@ impl FollowedPeer {
         &self.peer
     }
 
-    /// Applies a change of the rules. Returns true if they have changed since the last call.
+    /// Applies newer credentials and a change of the rules. Returns true if there was either since the last
+    /// call.
     ///
     /// # Errors
     ///
     /// If the credentials are not valid any more, or name another principal now.
     pub fn update(&mut self) -> Result<bool, Refused> {
+        let newer = self
+            .renewed
+            .as_mut()
+            .map(watch::Receiver::borrow_and_update);
+        let newer = newer.filter(watch::Ref::has_changed).map(|it| it.clone());
+        let is_renewed = newer.is_some();
+        if let Some(newer) = newer {
+            self.peer = newer;
+        }
+        Ok(self.apply_rules()? || is_renewed)
+    }
+
+    fn apply_rules(&mut self) -> Result<bool, Refused> {
         let access = Arc::clone(&self.current.borrow_and_update());
         let has_changed = !self.peer.is_local && !Arc::ptr_eq(&access, &self.peer.access);
         if has_changed {
@@ -310,8 +344,8 @@ impl FollowedPeer {
         }
     }
 
-    /// Resolves when the credentials are not valid any more, or when the rules have changed: the caller
-    /// checks its rights again.
+    /// Resolves when the credentials are not valid any more or were renewed, or when the rules have changed:
+    /// the caller checks its rights again.
     ///
     /// # Errors
     ///
@@ -332,10 +366,26 @@ impl FollowedPeer {
                     None => pending().await,
                 }
             };
+            let newer = async {
+                match &mut self.renewed {
+                    Some(renewed) => renewed.changed().await.map(|()| renewed.borrow().clone()),
+                    None => pending().await,
+                }
+            };
             tokio::select! {
+                biased;
+                // First: those before them may expire just now.
+                newer = newer => match newer {
+                    Ok(newer) => {
+                        self.peer = newer;
+                        self.apply_rules()?;
+                        return Ok(());
+                    }
+                    Err(_) => self.renewed = None,
+                },
                 changed = self.current.changed(), if is_followed => match changed {
                     // The same rules: only the time until the expiry is another one.
-                    Ok(()) => if self.update()? {
+                    Ok(()) => if self.apply_rules()? {
                         return Ok(());
                     },
                     // The server stops: nothing changes any more, but time passes.

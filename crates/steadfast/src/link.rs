@@ -4,13 +4,13 @@ use std::{error::Error, fmt, sync::Arc};
 
 use prost::Message;
 use steadfast_session::{
-    Activity, Cause, ConfigFaults, Endpoint, Protocol, Session, State, Status,
+    Activity, Authorization, Cause, ConfigFaults, Endpoint, Protocol, Session, State, Status,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Counters, Outage,
+    CallCredentials, Counters, Outage, Renewer,
     credentials::LinkCredentials,
     driver::{Command, Driver, Parts, SharedState, Statistics},
     options::{self, LinkOptions},
@@ -311,6 +311,37 @@ impl<P: Protocol, C: Connection> Link<P, C> {
     /// Returns an error if the link is closed.
     pub async fn send_command(&self, command: P::Command) -> Result<(), Closed> {
         self.reserve_command().await?.send(command)
+    }
+
+    /// Serves the requests of the protocol for newer credentials: asks the source, and passes what it returns
+    /// on as a command. Ends when the last requester or the link is gone, and keeps no link open.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the service; the credentials of the stream are then not renewed.
+    pub fn renew_credentials(
+        &self,
+        mut renewer: Renewer,
+        credentials: CallCredentials,
+        command: fn(Authorization) -> P::Command,
+    ) -> impl Future<Output = ()> + use<P, C> {
+        let permits = Arc::clone(&self.inner.command_permits);
+        let inner = Arc::downgrade(&self.inner);
+        async move {
+            while let Some(authorization) = renewer.next(&credentials).await {
+                // Waits, because the queue of a busy protocol may always be full. When the link is gone, its
+                // commands are dropped with their permits.
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    return;
+                };
+                let Some(inner) = inner.upgrade() else {
+                    return;
+                };
+                let command = Command::Protocol(command(authorization), permit);
+                // Fails on a link that is closed, and then the next request is the last one.
+                inner.commands.send(command).ok();
+            }
+        }
     }
 
     /// Starts to work towards a live stream, without waiting for it. Has no effect if started.

@@ -33,8 +33,8 @@ use std::{
 };
 
 use steadfast::{
-    CallCredentials, CommandError, ConnectError, Link, Outage, Renewer, dial::Servers, grpc,
-    session::Authorization, session::Status, transport::Connection,
+    CommandError, ConnectError, Link, Outage, dial::Servers, grpc, session::Status,
+    transport::Connection,
 };
 use tokio::{runtime::Handle, sync::watch};
 
@@ -135,19 +135,6 @@ impl<C: Connection> Client<C> {
                 runtime: Handle::current(),
             }),
         }
-    }
-
-    /// Serves the requests of the core for newer credentials, until the task of the link has ended.
-    fn renew_credentials(&self, renewer: Renewer, credentials: CallCredentials) {
-        // A strong reference would keep the client open after its last handle is dropped.
-        let client = Arc::downgrade(&self.inner);
-        self.inner
-            .runtime
-            .spawn(renewer.run(credentials, move |authorization| {
-                if let Some(client) = client.upgrade() {
-                    client.send(Command::Authenticate(Authorization(authorization)));
-                }
-            }));
     }
 
     /// Subscribes to the changes in a collection of a database that match the filter. The

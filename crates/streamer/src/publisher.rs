@@ -22,7 +22,7 @@ use std::{
 };
 
 use steadfast::{
-    ConnectError, Link, LinkOptions,
+    ConnectError, Link, LinkOptions, RenewalRequests,
     dial::Servers,
     grpc::{self, Grpc, Options},
     session::{Ready, Status},
@@ -188,6 +188,8 @@ impl Builder {
             last_sequence: watch::Sender::new(None),
         });
         let sink = Arc::clone(&shared);
+        let (renewals, renewer) = RenewalRequests::new();
+        let credentials = self.link.call_credentials().clone();
         let link = self
             .link
             .default_name("publisher")
@@ -200,8 +202,13 @@ impl Builder {
                 Call::new(METHOD),
                 Grpc::with_dialer(dialer).with_options(self.options),
                 Core::new(producer, self.first_sequence),
-                move |event| sink.on_event(event),
+                move |event| match event {
+                    Event::CredentialsDue => renewals.request(),
+                    Event::Greeted { last_sequence } => sink.on_greeted(last_sequence),
+                    Event::Settled(result) => sink.on_settled(result),
+                },
             )?;
+        tokio::spawn(link.renew_credentials(renewer, credentials, Command::Authenticate));
         // Only a closed link fails to start, and this one is new.
         link.start().ok();
         Ok(Publisher { link, shared })
@@ -331,18 +338,15 @@ impl Shared {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn on_event(&self, event: Event) {
-        match event {
-            Event::Greeted { last_sequence } => {
-                self.last_sequence.send_replace(Some(last_sequence));
-            }
-            Event::Settled(result) => {
-                let waiter = self.waiters().pop_front();
-                if let Some(waiter) = waiter {
-                    // The caller may have dropped the result.
-                    waiter.sender.send(result).ok();
-                }
-            }
+    fn on_greeted(&self, last_sequence: u64) {
+        self.last_sequence.send_replace(Some(last_sequence));
+    }
+
+    fn on_settled(&self, result: Result<Published, PublishError>) {
+        let waiter = self.waiters().pop_front();
+        if let Some(waiter) = waiter {
+            // The caller may have dropped the result.
+            waiter.sender.send(result).ok();
         }
     }
 }

@@ -15,10 +15,6 @@ use steadfast_streamer::server::{
     PullerOptions, Security, Server, ServerOptions, operations::Operations,
 };
 use steadfast_wire::{
-    publisher::{
-        self, Entry, PublishRequest, PublishResponse, PublisherHello, publish_request,
-        publish_response, publisher_service_client::PublisherServiceClient,
-    },
     puller::{self, puller_service_client::PullerServiceClient},
     streamer::{
         Authenticate, GatewayMessage, Hello, RefusalCode, StreamerMessage, SubscribeRequest,
@@ -26,7 +22,7 @@ use steadfast_wire::{
         streamer_service_client::StreamerServiceClient,
     },
 };
-use support::{channel, request, serve, soon, until};
+use support::{channel, publishing::Publishing, request, serve, soon, until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -134,25 +130,8 @@ impl Served {
     }
 
     async fn producer(&self, name: &str, producer: &str) -> Result<Publishing, Status> {
-        let (requests, outbound) = mpsc::unbounded_channel();
-        let mut call = tonic::Request::new(UnboundedReceiverStream::new(outbound));
-        let value = MetadataValue::try_from(self.token(name)).unwrap();
-        call.metadata_mut().insert("authorization", value);
-        let mut client = PublisherServiceClient::new(channel(self.server.address()).await);
-        let responses = soon(client.publish(call)).await?.into_inner();
-        let mut publishing = Publishing {
-            requests,
-            responses,
-            last: 0,
-        };
-        publishing.send(publish_request::Payload::Hello(PublisherHello {
-            producer_id: producer.to_owned(),
-        }));
-        match publishing.next().await? {
-            publish_response::Payload::Welcome(welcome) => publishing.last = welcome.last_sequence,
-            other => panic!("{other:?}"),
-        }
-        Ok(publishing)
+        let authorization = self.token(name);
+        Publishing::open(self.server.address(), &authorization, producer).await
     }
 }
 
@@ -212,45 +191,6 @@ impl Stream {
                 Ok(None) => panic!("no status"),
                 Err(status) => return status,
             }
-        }
-    }
-}
-
-struct Publishing {
-    requests: mpsc::UnboundedSender<PublishRequest>,
-    responses: Streaming<PublishResponse>,
-    last: u64,
-}
-
-impl Publishing {
-    fn send(&self, payload: publish_request::Payload) {
-        let payload = Some(payload);
-        self.requests.send(PublishRequest { payload }).ok();
-    }
-
-    async fn next(&mut self) -> Result<publish_response::Payload, Status> {
-        let response = soon(self.responses.message()).await?;
-        Ok(response.expect("a response").payload.unwrap())
-    }
-
-    async fn publish(
-        &mut self,
-        collection: &str,
-        document: &str,
-        data: &str,
-    ) -> Result<(), Status> {
-        self.last += 1;
-        self.send(publish_request::Payload::Entry(Entry {
-            sequence: self.last,
-            database: support::DATABASE.to_owned(),
-            collection: collection.to_owned(),
-            document_id: document.to_owned(),
-            operation: publisher::Operation::Unspecified.into(),
-            data: data.to_owned().into(),
-        }));
-        match self.next().await? {
-            publish_response::Payload::Ack(_) => Ok(()),
-            other => panic!("{other:?}"),
         }
     }
 }

@@ -13,9 +13,7 @@ use steadfast::{
     transport::{Call, Connection, Transport},
 };
 use steadfast_fodc_model::identity::{Identity, IdentityFaults};
-use steadfast_session::{
-    Authorization, CheckedConfig, Config, ConfigFaults, Liveness, Ready, Recovery,
-};
+use steadfast_session::{CheckedConfig, Config, ConfigFaults, Liveness, Ready, Recovery};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
@@ -375,16 +373,8 @@ impl Builder {
             cancel: cancel.clone(),
             _cancel_on_drop: cancel.clone().drop_guard(),
         });
-        // A strong reference would keep the uplink alive after its last handle is dropped.
-        let uplink = Arc::downgrade(&inner);
-        let authenticating = renewer.run(credentials, move |authorization| {
-            if let Some(uplink) = uplink.upgrade() {
-                let command = Command::Authenticate(Authorization(authorization));
-                // A queue that is full, or a link that is closed: they are asked for again.
-                uplink.link.command(command).ok();
-            }
-        });
-        tasks.spawn(authenticating);
+        let link = &inner.link;
+        tasks.spawn(link.renew_credentials(renewer, credentials, Command::Authenticate));
         let following = follow_identity(requested, identity, Arc::downgrade(&inner));
         tasks.spawn(cancel.run_until_cancelled_owned(following));
         tasks.close();

@@ -69,7 +69,7 @@ pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
     };
     let mut response = agent.response(&state.config, has_profile);
     if let (Some(profile), Some(credentials)) = (&mut response.profile, credentials) {
-        profile.expires_in_ms = Some(credentials.expires_in_ms());
+        profile.expires_in_ms = Some(credentials.peer().expires_in_ms());
         profile.stream_key = credentials.key();
     }
     call.outbound.send(&response);
@@ -102,7 +102,7 @@ pub(super) async fn run(call: &mut Call, agent: &Registrant) -> Status {
         if has_profile {
             let mut response = agent.response(&state.config, has_profile);
             if let (Some(profile), true) = (&mut response.profile, has_renewed) {
-                profile.expires_in_ms = credentials.map(Credentials::expires_in_ms);
+                profile.expires_in_ms = credentials.map(|it| it.peer().expires_in_ms());
             }
             // Relays cut streams on which the proxy sends nothing: nginx does after a minute.
             call.outbound.send(&response);

@@ -1,10 +1,11 @@
-use std::{fs, path::PathBuf};
+use std::{fs, num::NonZeroU32, path::PathBuf};
 
 use steadfast_access::{Condition, NewToken};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
+use crate::RequestRate;
 
 /// A policy file with these lines.
 struct Written {
@@ -256,4 +257,73 @@ fn stop_does_not_wait_for_a_file_that_cannot_be_read() {
     });
     release.send(()).unwrap();
     assert!(has_ended);
+}
+
+#[tokio::test]
+async fn newer_credentials_of_a_call_are_followed() {
+    let [first, second, bob] = [(); 3].map(|()| NewToken::generate().unwrap());
+    let entries = [("alice", &first), ("alice", &second), ("bob", &bob)];
+    let entries = entries.map(|(name, token)| token.entry(name) + "\n");
+    let until = jiff::Timestamp::now() + Duration::from_secs(1);
+    let [alice, others @ ..] = entries;
+    let text = format!("{alice}expires = {until}\n{}", others.concat());
+    let (control, _file) = Written::new(&text).load();
+    let bearer = |token: &NewToken| format!("Bearer {}", token.reveal());
+    let renewable = RenewablePeer::new(peer(&control, &first));
+    let mut followed = control.follow_renewed(renewable.subscribe()).unwrap();
+    assert!((1..=1_000).contains(&followed.peer().expires_in_ms()));
+    for (refused, cause) in [
+        (bearer(&bob), Refused::OtherPrincipal),
+        ("Bearer x".to_owned(), Refused::UnknownToken),
+    ] {
+        let newer = renewable.with_newer(&control, &refused);
+        assert_eq!(newer.unwrap_err(), NotRenewed::Refused(cause));
+        assert_eq!(followed.update(), Ok(false));
+    }
+    // A call that nobody renews any more expires.
+    let abandoned = RenewablePeer::new(renewable.peer()).subscribe();
+    let mut abandoned = control.follow_renewed(abandoned).unwrap();
+    let expired = timeout(Duration::from_secs(60), abandoned.changed());
+    assert_eq!(expired.await.unwrap(), Err(Refused::ExpiredToken));
+    // Newer ones that arrive just then count first.
+    let newer = renewable.with_newer(&control, &bearer(&second));
+    renewable.replace(newer.unwrap().unwrap());
+    let mut other = followed.clone();
+    assert_eq!(other.changed().await, Ok(()));
+    assert_eq!(other.update(), Ok(false));
+    assert_eq!(
+        (followed.update(), followed.update()),
+        (Ok(true), Ok(false))
+    );
+    assert_eq!(followed.peer().expires_in_ms(), 0);
+    assert_eq!(
+        renewable
+            .with_newer(&control, &bearer(&second))
+            .unwrap_err(),
+        NotRenewed::TooOften
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_a_stall_brings_together_are_allowed() {
+    let (limit, anything) = (RenewalLimit::default(), AccessControl::default());
+    let start = Instant::now();
+    for (after_ms, is_allowed) in [
+        (0, true),
+        (0, true),
+        (0, true),
+        (0, false),
+        (999, false),
+        (1000, true),
+        (1000, false),
+        (9000, true),
+        (9000, true),
+        (9000, true),
+        (9000, false),
+    ] {
+        let at = start + Duration::from_millis(after_ms);
+        tokio::time::advance(at - Instant::now()).await;
+        let identified = limit.identify(&anything, "Bearer x");
+        assert_eq!(identified.is_ok(), is_allowed, "after {after_ms} ms");
+    }
 }

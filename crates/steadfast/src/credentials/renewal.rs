@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use steadfast_session::Authorization;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 
@@ -11,7 +12,8 @@ use super::CallCredentials;
 #[derive(Clone, Debug)]
 pub struct RenewalRequests(mpsc::Sender<()>);
 
-/// The other end of [`RenewalRequests`], which asks the source.
+/// The other end of [`RenewalRequests`], which [`Link::renew_credentials`](crate::Link::renew_credentials)
+/// serves.
 #[derive(Debug)]
 pub struct Renewer(mpsc::Receiver<()>);
 
@@ -19,7 +21,7 @@ pub struct Renewer(mpsc::Receiver<()>);
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl RenewalRequests {
-    /// Returns requests, and the task that is to serve them.
+    /// Returns requests, and their other end.
     #[must_use]
     pub fn new() -> (Self, Renewer) {
         // One waits while another is served; more would ask for the same.
@@ -34,23 +36,26 @@ impl RenewalRequests {
 }
 
 impl Renewer {
-    /// Obtains credentials for each request and passes the value of `authorization` on, until the last
-    /// requester is gone. What fails is logged: the protocol asks again.
-    pub async fn run(mut self, credentials: CallCredentials, mut deliver: impl FnMut(String)) {
+    /// Obtains the credentials for the next request; `None` when the last requester is gone, or if there is no
+    /// source. What fails is logged: the protocol asks again.
+    pub(crate) async fn next(&mut self, credentials: &CallCredentials) -> Option<Authorization> {
         // Other credentials never change.
         if !credentials.is_renewable() {
-            return;
+            return None;
         }
-        while self.0.recv().await.is_some() {
+        loop {
+            self.0.recv().await?;
             let obtained = tokio::select! {
                 obtained = timeout(SOURCE_TIMEOUT, credentials.obtain(false)) => obtained,
                 // Dropping the request leaves nothing of it behind.
-                () = self.closed() => return,
+                () = self.closed() => return None,
             };
             match obtained {
                 Ok(Ok(metadata)) => {
-                    let authorization = metadata.get("authorization");
-                    authorization.map(str::to_owned).map(&mut deliver);
+                    let authorization = metadata.get("authorization").map(str::to_owned);
+                    if authorization.is_some() {
+                        return authorization.map(Authorization);
+                    }
                 }
                 Ok(Err(error)) => debug!(%error, "no newer credentials yet"),
                 Err(_) => {
@@ -100,11 +105,14 @@ mod tests {
                 answer(asked.fetch_add(1, Relaxed))
             }
         };
-        let (requests, renewer) = RenewalRequests::new();
+        let (requests, mut renewer) = RenewalRequests::new();
         let (sender, mut delivered) = mpsc::unbounded_channel();
-        let serving = tokio::spawn(renewer.run(CallCredentials::from(source), move |token| {
-            sender.send(token).unwrap();
-        }));
+        let serving = tokio::spawn(async move {
+            let credentials = CallCredentials::from(source);
+            while let Some(Authorization(token)) = renewer.next(&credentials).await {
+                sender.send(token).unwrap();
+            }
+        });
         requests.request();
         yield_now().await;
         // Those that come while the source hangs ask for the same.
@@ -127,14 +135,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn source_that_hangs_does_not_outlive_its_link() {
         let source = |_: bool| answer(0);
-        let (requests, renewer) = RenewalRequests::new();
-        let serving = tokio::spawn(renewer.run(CallCredentials::from(source), |_| {}));
+        let (requests, mut renewer) = RenewalRequests::new();
+        let credentials = CallCredentials::from(source);
+        let serving = tokio::spawn(async move { renewer.next(&credentials).await });
         requests.request();
         sleep(Duration::from_secs(1)).await;
         drop(requests);
-        timeout(Duration::from_secs(1), serving)
-            .await
-            .unwrap()
-            .unwrap();
+        let served = timeout(Duration::from_secs(1), serving).await;
+        assert_eq!(served.unwrap().unwrap(), None);
     }
 }

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use steadfast::{CallCredentials, CredentialsError, Metadata, session::Advice};
+use steadfast::{
+    CallCredentials, CredentialsError, Metadata, RenewalRequests,
+    session::{Advice, Authorization},
+};
 use tokio::time::{Instant, sleep};
 
-use super::*;
+use super::{support::note::note, *};
 
 /// A source that numbers its tokens and notes what it was told.
 #[derive(Clone, Default)]
@@ -201,4 +204,31 @@ async fn fixed_and_obtained_metadata_are_sent_together() {
     let entries: Vec<_> = call.metadata.iter().collect();
     let token = ("authorization", "Bearer token-number-1");
     assert_eq!(entries, [("tenant", "north"), token]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_credentials_wait_for_a_full_queue_and_keep_no_link() {
+    let options = options(Config::default()).max_commands(1);
+    let running = Running::idle(judging(|_| true), options, Notes::sending(1));
+    running.link.start().unwrap();
+    running.live(1).await;
+    let issuer = Issuer::default();
+    let (requests, renewer) = RenewalRequests::new();
+    let command = |Authorization(text)| note(text.len() as u64);
+    let serving = running
+        .link
+        .renew_credentials(renewer, issuer.credentials(0), command);
+    let serving = tokio::spawn(serving);
+    let full = running.link.reserve_command().await.unwrap();
+    let sent = running.link.counters().messages_out;
+    requests.request();
+    sleep(SECOND).await;
+    assert_eq!(issuer.asked(), [false]);
+    assert_eq!(running.link.counters().messages_out, sent);
+    drop(full);
+    sleep(SECOND).await;
+    assert_eq!(running.link.counters().messages_out, sent + 1);
+    drop(running);
+    requests.request();
+    within("the end", serving).await.unwrap();
 }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use steadfast_session::{
-    Context, Detail, End, Generation, Initiator, Protocol, Reason, Signal, Time,
+    Authorization, Context, Detail, End, Generation, Initiator, Protocol, Reason, Renewal, Signal,
+    Time,
 };
 use steadfast_wire::publisher::{
-    Entry as WireEntry, Ping, PublishRequest, PublishResponse, PublisherHello, publish_request,
-    publish_response,
+    Authenticate, Entry as WireEntry, Ping, PublishRequest, PublishResponse, PublisherHello,
+    publish_request, publish_response,
 };
 
 use super::{Entry, PublishError, Published};
@@ -18,6 +19,8 @@ use crate::{Operation, convert::acknowledged_position};
 pub enum Command {
     /// Publishes an entry. Its sequence is one more than that of the entry before.
     Publish(Entry),
+    /// Newer credentials for the stream, after [`Event::CredentialsDue`].
+    Authenticate(Authorization),
 }
 
 /// An event of the core, in order.
@@ -28,6 +31,9 @@ pub enum Event {
         /// The newest sequence it knows of this producer; 0 if it knows none.
         last_sequence: u64,
     },
+    /// The credentials of the stream expire soon. [`Command::Authenticate`] brings newer ones; the stream
+    /// ends without. Emitted again until the server has accepted newer ones.
+    CredentialsDue,
     /// The oldest pending entry is settled.
     Settled(Result<Published, PublishError>),
 }
@@ -58,6 +64,9 @@ pub struct Core {
     sent: usize,
     /// The number of entries that the server accepts at a time; `None` before it greeted.
     window: Option<usize>,
+    generation: Generation,
+    /// Of the stream; not due without one.
+    renewal: Renewal,
     /// The reason why the publisher stopped. It never starts again: an entry without a response may
     /// be committed at any later time, so that its sequence cannot be given to another one.
     stopped: Option<End>,
@@ -95,7 +104,28 @@ impl Core {
             pending: VecDeque::new(),
             sent: 0,
             window: None,
+            generation: Generation(0),
+            renewal: Renewal::default(),
             stopped: None,
+        }
+    }
+
+    /// Gives an entry the next sequence, and sends it if the window of the server allows.
+    fn publish(&mut self, entry: Entry, cx: &mut Cx) {
+        let sequence = self.next_sequence;
+        // Counted even if the entry fails, so that sequences stay what the caller counts.
+        self.next_sequence += 1;
+        if let Some(end) = self.stopped.clone() {
+            let not_sent = PublishError::NotSent { sequence, end };
+            return cx.emit(Event::Settled(Err(not_sent)));
+        }
+        self.pending.push_back(PendingEntry {
+            sequence,
+            entry,
+            was_sent: false,
+        });
+        if cx.is_open() {
+            self.send_pending(cx);
         }
     }
 
@@ -123,13 +153,20 @@ impl Core {
         self.pending.pop_front().map(|oldest| oldest.sequence)
     }
 
-    fn receive(&mut self, message: PublishResponse, cx: &mut Cx) -> Result<(), Violation> {
+    fn receive(
+        &mut self,
+        now: Time,
+        message: PublishResponse,
+        cx: &mut Cx,
+    ) -> Result<(), Violation> {
         use publish_response::Payload;
 
         match (message.payload, self.window) {
             (Some(Payload::Welcome(welcome)), None) => {
                 // A window of zero would stop the publisher for ever, without an error.
                 self.window = Some(welcome.max_in_flight.max(1) as usize);
+                let stream = (&*self.producer, self.generation.0);
+                self.renewal = Renewal::start(now, welcome.expires_in_ms, stream);
                 cx.emit(Event::Greeted {
                     last_sequence: welcome.last_sequence,
                 });
@@ -138,7 +175,7 @@ impl Core {
             }
             (Some(Payload::Welcome(_)), Some(_)) => return Err(Violation::SecondWelcome),
             (Some(Payload::Pong(_)), _) => cx.signal(Signal::HeartbeatAcked),
-            (Some(Payload::Ack(_) | Payload::Refused(_)), None) => {
+            (Some(Payload::Ack(_) | Payload::Refused(_) | Payload::Authenticated(_)), None) => {
                 return Err(Violation::BeforeWelcome);
             }
             (Some(Payload::Ack(ack)), Some(_)) => {
@@ -153,6 +190,9 @@ impl Core {
             (Some(Payload::Refused(refused)), Some(_)) => {
                 self.check_sequence(refused.sequence)?;
                 self.on_refused(refused.sequence, &refused.message, cx);
+            }
+            (Some(Payload::Authenticated(accepted)), Some(_)) => {
+                self.renewal.on_authenticated(now, accepted.expires_in_ms);
             }
             (None, _) => {}
         }
@@ -198,7 +238,8 @@ impl Protocol for Core {
     type Command = Command;
     type Event = Event;
 
-    fn on_open(&mut self, _: Time, _: Generation, cx: &mut Cx) {
+    fn on_open(&mut self, _: Time, generation: Generation, cx: &mut Cx) {
+        self.generation = generation;
         self.sent = 0;
         self.window = None;
         // A start after a stop would reuse sequences that may be in the log.
@@ -211,29 +252,23 @@ impl Protocol for Core {
         cx.send(request(publish_request::Payload::Hello(hello)));
     }
 
-    fn on_message(&mut self, _: Time, message: PublishResponse, cx: &mut Cx) {
-        if let Err(violation) = self.receive(message, cx) {
+    fn on_message(&mut self, now: Time, message: PublishResponse, cx: &mut Cx) {
+        if let Err(violation) = self.receive(now, message, cx) {
             let reason = Reason::Protocol(Detail::from_error(violation));
             cx.fail(End::retry(Initiator::Peer, reason));
         }
     }
 
-    fn on_command(&mut self, _: Time, command: Command, cx: &mut Cx) {
-        let Command::Publish(entry) = command;
-        let sequence = self.next_sequence;
-        // Counted even if the entry fails, so that sequences stay what the caller counts.
-        self.next_sequence += 1;
-        if let Some(end) = self.stopped.clone() {
-            let not_sent = PublishError::NotSent { sequence, end };
-            return cx.emit(Event::Settled(Err(not_sent)));
-        }
-        self.pending.push_back(PendingEntry {
-            sequence,
-            entry,
-            was_sent: false,
-        });
-        if cx.is_open() {
-            self.send_pending(cx);
+    fn on_command(&mut self, now: Time, command: Command, cx: &mut Cx) {
+        match command {
+            Command::Publish(entry) => self.publish(entry, cx),
+            Command::Authenticate(Authorization(authorization)) => {
+                // Those that come after their stream has ended are asked for again by the next one.
+                if cx.is_open() && self.renewal.may_send(now) {
+                    let newer = Authenticate { authorization };
+                    cx.send(request(publish_request::Payload::Authenticate(newer)));
+                }
+            }
         }
     }
 
@@ -243,10 +278,12 @@ impl Protocol for Core {
     }
 
     fn on_down(&mut self, _: Time, _: &End, _: &mut Cx) {
-        // The next stream begins anew when it opens; until then nothing is sent.
+        // What else is of the stream begins anew when the next one opens; until then nothing is sent.
+        self.renewal = Renewal::default();
     }
 
     fn on_stop(&mut self, _: Time, end: &End, cx: &mut Cx) {
+        self.renewal = Renewal::default();
         self.stopped = Some(end.clone());
         for entry in self.pending.drain(..) {
             let (sequence, end) = (entry.sequence, end.clone());
@@ -263,6 +300,16 @@ impl Protocol for Core {
     /// Pending entries are sent again as soon as the server has greeted.
     fn caught_up(&self) -> bool {
         self.window.is_some()
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.renewal.deadline()
+    }
+
+    fn on_timer(&mut self, now: Time, cx: &mut Cx) {
+        if self.renewal.on_timer(now) {
+            cx.emit(Event::CredentialsDue);
+        }
     }
 }
 

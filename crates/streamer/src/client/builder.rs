@@ -179,8 +179,8 @@ impl Builder {
                     sink.on_event(event);
                 },
             )?;
+        tokio::spawn(link.renew_credentials(renewer, credentials, client::Command::Authenticate));
         let client = Client::new(link, registry);
-        client.renew_credentials(renewer, credentials);
         client.start();
         Ok(client)
     }

@@ -6,7 +6,8 @@ use steadfast_access::{Action, Condition, Decision, Source};
 use steadfast_net::{
     KeyedPermit, OpenConnections,
     access::{
-        AccessControl, FollowedPeer, KnownPeer, PrincipalLimits, Principals, unauthenticated,
+        AccessControl, FollowedPeer, KnownPeer, PrincipalLimits, Principals, RenewablePeer,
+        unauthenticated,
     },
 };
 use steadfast_session::Time;
@@ -40,6 +41,8 @@ pub(super) struct AdmittedPeer {
 #[derive(Clone, Debug)]
 pub(super) struct CallRights {
     followed: FollowedPeer,
+    /// Shared by clones: all of them follow newer credentials.
+    renewable: Arc<RenewablePeer>,
     _permit: Option<Arc<KeyedPermit>>,
     /// The collection that entries were published to last.
     publishes_to: Option<(Arc<str>, Arc<str>)>,
@@ -140,8 +143,10 @@ impl Admission {
     ) -> Result<Option<CallRights>, Status> {
         let admitted = self.admit(headers, extensions)?;
         Ok(admitted.and_then(|AdmittedPeer { known, permit }| {
+            let renewable = RenewablePeer::new(known);
             Some(CallRights {
-                followed: self.access.follow(known)?,
+                followed: self.access.follow_renewed(renewable.subscribe())?,
+                renewable: Arc::new(renewable),
                 _permit: permit.map(Arc::new),
                 publishes_to: None,
             })
@@ -157,7 +162,24 @@ impl CallRights {
         format!("{}\u{1f}{producer}", self.followed.peer().principal())
     }
 
-    /// Applies a change of the rules, and returns an error if the credentials are not valid any more.
+    /// Returns the time for which the credentials are still valid, as messages have it; 0 if they do not
+    /// expire.
+    pub(super) fn expires_in_ms(&self) -> u64 {
+        self.followed.peer().expires_in_ms()
+    }
+
+    /// Puts newer credentials of the same principal in the place of the last ones, and returns an error if they
+    /// are no such.
+    pub(super) fn renew(&mut self, access: &AccessControl, newer: &str) -> Result<(), Status> {
+        let known = self.renewable.with_newer(access, newer);
+        if let Some(known) = known.map_err(|cause| cause.status())? {
+            self.renewable.replace(known);
+        }
+        self.update()
+    }
+
+    /// Applies newer credentials and a change of the rules, and returns an error if the credentials are not
+    /// valid any more.
     pub(super) fn update(&mut self) -> Result<(), Status> {
         let has_changed = self.followed.update();
         if has_changed.map_err(|cause| unauthenticated(&cause))? {
@@ -194,8 +216,8 @@ impl CallRights {
         }
     }
 
-    /// Resolves when the credentials are not valid any more, or when the rules have changed: the caller
-    /// checks its rights again.
+    /// Resolves when the credentials are not valid any more or were renewed, or when the rules have changed:
+    /// the caller checks its rights again.
     pub(super) async fn changed(&mut self) -> Result<(), Status> {
         // The rights are updated here already, so that `update` will not see the change.
         self.publishes_to = None;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future::OptionFuture};
 use prost::Message as _;
 use steadfast_net::{
-    MessageRate, ResponseQueue,
-    access::{AccessControl, CREDENTIALS_RATE},
+    ResponseQueue,
+    access::{AccessControl, NotRenewed, RenewalLimit},
 };
 use steadfast_wire::streamer::{GatewayMessage, gateway_message::Payload};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ pub(super) async fn receive(
 ) {
     let backlog = Arc::new(AtomicUsize::new(0));
     let mut lookup: Option<Lookup> = None;
-    let credentials = MessageRate::new(CREDENTIALS_RATE);
+    let renewals = RenewalLimit::default();
     loop {
         let next = tokio::select! {
             // The end first: nothing more of an ended stream is passed on to the hub.
@@ -77,14 +77,14 @@ pub(super) async fn receive(
                     hub.send(HubMessage::Received(stream, Received { message, share }));
                     continue;
                 };
-                if !credentials.admit(1) {
-                    queue.end(None, too_many_credentials(), false);
-                    break;
-                }
-                match access.reidentify(&newer.authorization) {
+                match renewals.identify(&access, &newer.authorization) {
                     Ok(Some(known)) => hub.send(HubMessage::Authorized(stream, known, share)),
                     Ok(None) => {}
-                    Err(cause) => {
+                    Err(too_often @ NotRenewed::TooOften) => {
+                        queue.end(None, too_often.status(), false);
+                        break;
+                    }
+                    Err(NotRenewed::Refused(cause)) => {
                         debug!(%cause, "newer credentials refused");
                         hub.send(HubMessage::Revoked(stream, cause.public().to_owned()));
                         break;
@@ -101,13 +101,6 @@ pub(super) async fn receive(
     }
     // Also after an end by the hub, which ignores a stream that it no longer has.
     hub.send(HubMessage::Ended(stream));
-}
-
-fn too_many_credentials() -> Status {
-    Status::resource_exhausted(format!(
-        "newer credentials came more than {} times at once, and then once in 1s; send them less often",
-        CREDENTIALS_RATE.burst
-    ))
 }
 
 fn backlog_exceeded() -> Status {
@@ -131,37 +124,5 @@ fn receive_failed(status: &Status) -> Status {
             Status::invalid_argument(format!("malformed message: {}", status.message()))
         }
         _ => Status::cancelled("the stream broke"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn credentials_that_a_stall_brings_together_are_allowed() {
-        let rate = MessageRate::new(CREDENTIALS_RATE);
-        let start = Instant::now();
-        for (after_ms, is_allowed) in [
-            (0, true),
-            (0, true),
-            (0, true),
-            (0, false),
-            (999, false),
-            (1000, true),
-            (1000, false),
-            (9000, true),
-            (9000, true),
-            (9000, true),
-            (9000, false),
-        ] {
-            let at = start + Duration::from_millis(after_ms);
-            tokio::time::advance(at - Instant::now()).await;
-            assert_eq!(rate.admit(1), is_allowed, "after {after_ms} ms");
-        }
     }
 }

@@ -14,8 +14,8 @@ use std::{
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use steadfast_wire::publisher::{
-    Ack, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused, RefusedCode,
-    publish_request, publish_response, publisher_service_server::PublisherService,
+    Ack, Authenticated, Entry, PublishRequest, PublishResponse, PublisherWelcome, Refused,
+    RefusedCode, publish_request, publish_response, publisher_service_server::PublisherService,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -252,6 +252,7 @@ impl PublisherStream {
         let welcome = PublisherWelcome {
             last_sequence: state.last_sequence,
             max_in_flight: self.service.max_in_flight,
+            expires_in_ms: self.rights.as_ref().map_or(0, CallRights::expires_in_ms),
         };
         self.send(publish_response::Payload::Welcome(welcome))
             .await?;
@@ -275,6 +276,9 @@ impl PublisherStream {
                 Some(publish_request::Payload::Ping(ping)) => {
                     self.send(publish_response::Payload::Pong(ping)).await?;
                 }
+                Some(publish_request::Payload::Authenticate(newer)) => {
+                    self.renew(&newer.authorization).await?;
+                }
                 Some(publish_request::Payload::Hello(_)) => {
                     return Err(Status::invalid_argument(
                         "hello must be the first message only",
@@ -294,6 +298,19 @@ impl PublisherStream {
         let commit = commit.map_err(unavailable)?;
         self.pending.push_back((sequences, commit));
         Ok(())
+    }
+
+    /// Takes newer credentials. The entries behind them are published with their rights.
+    async fn renew(&mut self, newer: &str) -> Result<(), Status> {
+        // Without a policy nothing expires.
+        let Some(rights) = &mut self.rights else {
+            return Ok(());
+        };
+        rights.renew(self.service.admission.access(), newer)?;
+        let expires_in_ms = rights.expires_in_ms();
+        let accepted = Authenticated { expires_in_ms };
+        self.send(publish_response::Payload::Authenticated(accepted))
+            .await
     }
 
     /// Sends one acknowledgement for a commit, after one message for each refused entry.

@@ -8,6 +8,7 @@
 )]
 
 pub mod frames;
+pub mod publishing;
 
 use std::{
     net::SocketAddr,

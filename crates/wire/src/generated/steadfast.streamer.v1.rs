@@ -3,7 +3,7 @@
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishRequest {
     /// Exactly one; a message with none or an unknown one is skipped.
-    #[prost(oneof = "publish_request::Payload", tags = "1, 2, 3")]
+    #[prost(oneof = "publish_request::Payload", tags = "1, 2, 3, 4")]
     pub payload: ::core::option::Option<publish_request::Payload>,
 }
 /// Nested message and enum types in `PublishRequest`.
@@ -20,13 +20,16 @@ pub mod publish_request {
         /// A sign of life.
         #[prost(message, tag = "3")]
         Ping(super::Ping),
+        /// Newer credentials, before those of the call expire.
+        #[prost(message, tag = "4")]
+        Authenticate(super::Authenticate),
     }
 }
 /// Server to publisher.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishResponse {
     /// Exactly one; a message with none or an unknown one is skipped.
-    #[prost(oneof = "publish_response::Payload", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "publish_response::Payload", tags = "1, 2, 3, 4, 5")]
     pub payload: ::core::option::Option<publish_response::Payload>,
 }
 /// Nested message and enum types in `PublishResponse`.
@@ -46,6 +49,9 @@ pub mod publish_response {
         /// Answers a ping.
         #[prost(message, tag = "4")]
         Pong(super::Ping),
+        /// Answers newer credentials.
+        #[prost(message, tag = "5")]
+        Authenticated(super::Authenticated),
     }
 }
 /// Opens a stream.
@@ -64,6 +70,24 @@ pub struct PublisherWelcome {
     /// The number of entries that may be unacknowledged at a time.
     #[prost(uint32, tag = "2")]
     pub max_in_flight: u32,
+    /// The stream ends in this time unless newer credentials arrive, milliseconds; 0 for never. Servers without
+    /// this field take no newer ones.
+    #[prost(uint64, tag = "3")]
+    pub expires_in_ms: u64,
+}
+/// Newer credentials of the same principal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticate {
+    /// The value of the header `authorization`, as in a call.
+    #[prost(string, tag = "1")]
+    pub authorization: ::prost::alloc::string::String,
+}
+/// The newer credentials hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Authenticated {
+    /// The stream ends in this time unless newer credentials arrive, milliseconds; 0 for never.
+    #[prost(uint64, tag = "1")]
+    pub expires_in_ms: u64,
 }
 /// One change.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

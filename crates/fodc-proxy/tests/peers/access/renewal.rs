@@ -139,7 +139,7 @@ async fn newer_credentials_that_are_refused_end_the_registration() {
             own,
             4,
             Code::ResourceExhausted,
-            "newer credentials came more than 3 times at once, and then once in 1s",
+            "newer credentials came more than 3 times at once, and then once in 1s; send them less often",
         ),
     ] {
         let first = ours("db-0", "one");

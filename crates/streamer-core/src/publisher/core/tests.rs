@@ -1,12 +1,15 @@
 //! The publisher core against a scripted server.
 
 mod model;
+mod renewal;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use steadfast_session::Effect;
-use steadfast_wire::publisher::{Ack, Operation as WireOperation, PublisherWelcome, Refused};
+use steadfast_wire::publisher::{
+    Ack, Authenticated, Operation as WireOperation, PublisherWelcome, Refused,
+};
 
 use super::*;
 use crate::{Epoch, Position};
@@ -25,6 +28,8 @@ struct Script {
     settled: Vec<Result<Published, PublishError>>,
     greeted: Vec<u64>,
     signals: Vec<Signal>,
+    /// The requests for newer credentials.
+    due: usize,
 }
 
 impl Script {
@@ -37,6 +42,7 @@ impl Script {
             settled: Vec::new(),
             greeted: Vec::new(),
             signals: Vec::new(),
+            due: 0,
         }
     }
 
@@ -60,6 +66,7 @@ impl Script {
                 Effect::Event(Event::Greeted { last_sequence }) => {
                     self.greeted.push(last_sequence);
                 }
+                Effect::Event(Event::CredentialsDue) => self.due += 1,
                 Effect::Signal(signal) => self.signals.push(signal),
             }
         }
@@ -92,6 +99,7 @@ impl Script {
         self.receive(Response::Welcome(PublisherWelcome {
             last_sequence,
             max_in_flight,
+            ..PublisherWelcome::default()
         }));
     }
 
@@ -275,7 +283,7 @@ fn pending_entries_keep_to_the_server_window() {
 #[test]
 fn unexpected_responses_end_the_stream() {
     type Case = (&'static str, fn(&mut Script));
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         ("a response to sequence 3", |script| script.ack(3, 3)),
         ("a response to sequence 3", |script| script.refuse(3)),
         ("a response to sequence 9", |script| script.ack(9, 9)),
@@ -293,6 +301,11 @@ fn unexpected_responses_end_the_stream() {
             script.cut();
             script.open();
             script.refuse(1);
+        }),
+        ("a response before the welcome", |script| {
+            script.cut();
+            script.open();
+            script.receive(Response::Authenticated(Authenticated { expires_in_ms: 1 }));
         }),
     ];
     for (what, case) in cases {
