@@ -32,6 +32,13 @@ enum Command {
     Tour(tour::Args),
 }
 
+impl Args {
+    /// Returns true for a process that promises how much memory it takes.
+    pub(crate) fn keeps_to_a_budget(&self) -> bool {
+        matches!(self.command, Command::Agent(_))
+    }
+}
+
 pub(crate) async fn run(
     args: Args,
     settings: Settings,

@@ -1,5 +1,6 @@
 //! The binary `steadfast`.
 
+mod allocator;
 mod cert;
 mod chart;
 mod child_process;
@@ -36,12 +37,6 @@ use crate::{
     settings::{Given, Setting, Settings},
     signals::Interrupts,
 };
-
-/// An allocator that gives memory back after most clients have left (docs/decisions/0019). Its threads
-/// for that exist on Linux only.
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Streams that stay up: realtime subscriptions to document changes, without loss or duplicates.
 #[derive(Parser)]
@@ -105,6 +100,13 @@ fn main() -> ExitCode {
 fn run(args: Args, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let LogFilter(filter) = settings.get_or(args.log, LogFilter("warn".to_owned()));
     log_lines::to_stderr(&filter);
+    // Before anything is opened or started.
+    if let Command::Fodc(args) = &args.command
+        && args.keeps_to_a_budget()
+        && let Err(error) = allocator::return_pages_at_once()
+    {
+        tracing::warn!(%error, "freed memory is returned within ten seconds, and not at once");
+    }
     use_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
