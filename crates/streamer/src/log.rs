@@ -283,6 +283,14 @@ pub enum LogError {
     /// directory is read-only, or too many files are open. Nothing changed, and the same batch may be retried.
     #[error("the disk accepts no more data; free space, raise the limit, or allow writing")]
     NoSpace(#[source] Arc<std::io::Error>),
+    /// A file of the log or its directory cannot be opened.
+    #[error("cannot open {file}")]
+    Open {
+        /// The name of the file.
+        file: String,
+        /// The error of the system.
+        source: Arc<std::io::Error>,
+    },
     /// An earlier failure stopped all writes. The batch that failed then may or may not be in the
     /// log; reopening the log shows which.
     #[error("the log stopped after an earlier failure and must be reopened")]
@@ -322,6 +330,7 @@ impl From<LogError> for ReadFault {
             | LogError::DamagedState { .. }
             | LogError::Full { .. }
             | LogError::NoSpace(_)
+            | LogError::Open { .. }
             | LogError::Stopped { .. } => Self::Storage(with_sources(&error)),
             LogError::Damaged { offset, .. } => Self::Damaged { offset },
             LogError::Trimmed { first, .. } => Self::Trimmed { first },

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    log_faults::{SEGMENT, copy, lines, log, publish, refused},
+    log_faults::{SEGMENT, content, copy, lines, log, publish, refused},
     process::{Ended, LIMIT, Server, Subscription, next, run, steadfast, words},
 };
 
@@ -206,22 +206,30 @@ async fn file_that_is_deleted_under_a_server_stops_it() {
     }
 }
 
-#[tokio::test]
-async fn directory_without_permission_refuses_entries_only() {
-    let data = tempfile::tempdir().unwrap();
+/// Returns the command of a server on `data` that permissions bind, or `None` if there is no way.
+async fn bound_by_permissions(data: &Path) -> Option<Command> {
     let mut command = steadfast(&["streamer", "serve"]);
-    command.args(SMALL).arg("--data").arg(data.path());
+    command.args(SMALL).arg("--data").arg(data);
     // Permissions do not bind the superuser.
     if rustix::process::geteuid().is_root() {
         let binary = env!("CARGO_BIN_EXE_steadfast");
         let reachable = Command::new(binary).uid(DROPPED).arg("--version").output();
         if reachable.await.is_err() {
             eprintln!("skipped: {binary} cannot be started by another user");
-            return;
+            return None;
         }
-        chown(data.path(), Some(DROPPED), Some(DROPPED)).unwrap();
+        chown(data, Some(DROPPED), Some(DROPPED)).unwrap();
         command.uid(DROPPED).gid(DROPPED);
     }
+    Some(command)
+}
+
+#[tokio::test]
+async fn directory_without_permission_refuses_entries_only() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(command) = bound_by_permissions(data.path()).await else {
+        return;
+    };
     let mut server = Server::spawn(command).await;
     let first = fill(&server, 50).await;
     let permit = |mode| fs::set_permissions(data.path(), fs::Permissions::from_mode(mode));
@@ -238,6 +246,61 @@ async fn directory_without_permission_refuses_entries_only() {
     let verified = log("verify", data.path()).await;
     let sound = "250 events are sound, 0 are damaged or missing\n";
     assert_eq!(verified.stdout, sound, "{verified:?}");
+}
+
+/// Publishes for longer than two of the intervals at which the log searches for events to remove and for files
+/// that are gone. Returns the number of the next event.
+async fn publish_for_a_while(server: &Server, mut next: u64) -> u64 {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2_500) {
+        publish(server, next, next).await;
+        next += 1;
+    }
+    next
+}
+
+#[tokio::test]
+async fn files_without_permission_stop_no_server() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(command) = bound_by_permissions(data.path()).await else {
+        return;
+    };
+    let mut server = Server::spawn(command).await;
+    let first = fill(&server, 400).await;
+    // A server that wrote the events has them in memory.
+    server.child.kill().await.unwrap();
+    let command = bound_by_permissions(data.path()).await.unwrap();
+    let mut server = Server::spawn(command).await;
+    let permit = |mode| {
+        for file in content(data.path()).keys() {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    permit(0o400);
+    let next = publish_for_a_while(&server, 401).await;
+    let all = Some((2..next).collect());
+    assert_eq!(read(&server, &first, next - 1).await, all, "read-only");
+    permit(0o000);
+    let mut waiting = subscribe(&server, &first).await;
+    let next = publish_for_a_while(&server, next).await;
+    assert!(server.child.try_wait().unwrap().is_none());
+    permit(0o600);
+    let all = Some((2..next).collect());
+    assert_eq!(read_to(&mut waiting, next - 1).await, all, "no resync");
+
+    // What a start cannot open is named.
+    server.child.kill().await.unwrap();
+    for name in [SEGMENT, "log.redb", "head", "lock"] {
+        let file = data.path().join(name);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let mut command = bound_by_permissions(data.path()).await.unwrap();
+        let ended = timeout(LIMIT, command.output()).await.unwrap().unwrap();
+        assert_eq!(ended.status.code(), Some(5), "{name}: {ended:?}");
+        let told = String::from_utf8(ended.stderr).unwrap();
+        let expected = format!("cannot open {name}: Permission denied");
+        assert!(told.contains(&expected), "{name}: {told}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -82,8 +82,9 @@ pub struct StoreOptions {
     pub cache_bytes: usize,
     /// Maximum age of events; older ones may be removed. Default: unlimited.
     pub retention_age: Option<Duration>,
-    /// Maximum size of all events as they are stored, in bytes; the oldest are removed beyond it. The segments occupy at
-    /// most a quarter more, or 1 MiB if that is more. The index is separate: it holds the documents.
+    /// Maximum size of all events as they are stored, in bytes; the oldest are removed beyond it. What the last commit
+    /// of a segment left free counts. The segments occupy at most a quarter more, or two of the largest commits if
+    /// that is more. The index is separate: it holds the documents.
     /// Default: unlimited.
     pub retention_bytes: Option<u64>,
     /// Size of a segment, in bytes. Default 16 MiB, or an eighth of `retention_bytes` if that is less.
@@ -352,9 +353,10 @@ impl SegmentLog {
 
     fn check_free(&self, needed: u64) -> Result<(), LogError> {
         match self.disk.free_bytes() {
-            Some(free) if free < needed => Err(LogError::Full { free, needed }),
+            Ok(Some(free)) if free < needed => Err(LogError::Full { free, needed }),
             // Without a figure, a full disk is found by the write itself (`NoSpace`).
-            Some(_) | None => Ok(()),
+            Ok(Some(_) | None) => Ok(()),
+            Err(error) => Err(LogError::NoSpace(Arc::new(error))),
         }
     }
 }

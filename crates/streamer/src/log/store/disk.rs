@@ -23,11 +23,17 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Opens a file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file that is not written to, which may be read-only.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(name)
+    }
+
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Returns the space that is available to this process, or `None` if that is unknown.
-    fn free_bytes(&self) -> Option<u64>;
+    /// Returns the space that is available to this process, or `None` if that is unknown. A file system
+    /// that became read-only is an error.
+    fn free_bytes(&self) -> io::Result<Option<u64>>;
 
     /// Returns the length of a file and the limit of this process on it, or `None` without a limit.
     fn length_and_limit(&self, _name: &str) -> Option<(u64, u64)> {
@@ -52,6 +58,9 @@ pub(super) trait DiskFile: Debug + Send + Sync {
     /// Returns the length, or `None` if the file was removed from its directory.
     fn linked_length(&self) -> io::Result<Option<u64>>;
 }
+
+/// The directory in errors, which name it elsewhere.
+pub(super) const DIRECTORY: &str = "the log's directory";
 
 /// The name of a file during its creation.
 const NEW_FILE: &str = "segment.new";
@@ -96,21 +105,32 @@ impl Disk for Directory {
         Ok(Arc::new(file))
     }
 
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = private().read(true).open(self.0.join(name))?;
+        Ok(Arc::new(file))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         // The directory is not synced: a segment that reappears is removed by a later trimming.
         fs::remove_file(self.0.join(name))
     }
 
     #[cfg(unix)]
-    fn free_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.0).ok()?;
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let Ok(disk) = rustix::fs::statvfs(&self.0) else {
+            return Ok(None);
+        };
+        // Asked before each write: redb cannot continue after one that fails.
+        if disk.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+            return Err(rustix::io::Errno::ROFS.into());
+        }
         // `f_bavail`, not `f_bfree`: the latter includes blocks reserved for root.
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
     #[cfg(not(unix))]
-    fn free_bytes(&self) -> Option<u64> {
-        None
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     #[cfg(unix)]
@@ -196,28 +216,40 @@ fn allocate(file: &File, length: u64) -> io::Result<()> {
     file.set_len(length)
 }
 
-/// Wraps an error of a write. If the disk is full, no more than this commit is lost.
+/// Wraps an error of a write or of [`Disk::create`]. If the disk is full or the system does not allow it, no
+/// more than this commit is lost.
 pub(super) fn write_error(error: io::Error) -> LogError {
     match error.kind() {
         // Of a write only: after a sync the same errors leave the content unknown.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             LogError::NoSpace(Arc::new(error))
         }
+        _ if is_refused(&error) => LogError::NoSpace(Arc::new(error)),
         _ => LogError::storage(error),
     }
 }
 
-/// Wraps an error of [`Disk::create`]. More of them are temporary, because nothing was written to a file
-/// of the log.
-pub(super) fn creation_error(error: io::Error) -> LogError {
-    let is_refused = matches!(
+/// Wraps an error of opening a file, or of reading the directory.
+pub(super) fn open_error(file: &str, error: io::Error) -> LogError {
+    LogError::Open {
+        file: file.to_owned(),
+        source: Arc::new(error),
+    }
+}
+
+/// Returns `true` if the system refused to open or to write a file: nothing was changed, and the same may
+/// succeed later.
+fn is_refused(error: &io::Error) -> bool {
+    let is_forbidden = matches!(
         error.kind(),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
     );
-    if is_refused || is_out_of_files(&error) {
-        return LogError::NoSpace(Arc::new(error));
-    }
-    write_error(error)
+    is_forbidden || is_out_of_files(error)
+}
+
+/// Returns `true` if a file was not opened for a reason that may pass.
+pub(super) fn is_refused_open(error: &LogError) -> bool {
+    matches!(error, LogError::Open { source, .. } if is_refused(source))
 }
 
 #[cfg(unix)]

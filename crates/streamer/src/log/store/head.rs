@@ -10,7 +10,7 @@
 
 use std::{io, sync::Arc};
 
-use super::disk::{Disk, DiskFile, write_error};
+use super::disk::{Disk, DiskFile, open_error, write_error};
 use crate::log::{LogError, encoding::DecodeError};
 
 pub(super) const HEAD_FILE: &str = "head";
@@ -44,11 +44,11 @@ pub(super) struct HeadFile {
 impl KnownHead {
     /// Reads the file in a directory.
     pub(super) fn read(disk: &dyn Disk) -> Result<Result<Self, DecodeError>, LogError> {
-        let file = match disk.open(HEAD_FILE) {
+        let file = match disk.open_to_read(HEAD_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Err(DecodeError::Missing));
             }
-            opened => opened.map_err(LogError::storage)?,
+            opened => opened.map_err(|error| open_error(HEAD_FILE, error))?,
         };
         if file.length().map_err(LogError::storage)? < CONTENT_BYTES as u64 {
             return Ok(Err(DecodeError::Truncated));
@@ -103,7 +103,7 @@ impl HeadFile {
                 let created = disk.create(HEAD_FILE, length, &content);
                 created.map_err(write_error)?
             }
-            opened => opened.map_err(LogError::storage)?,
+            opened => opened.map_err(|error| open_error(HEAD_FILE, error))?,
         };
         let mut opened = Self {
             file,

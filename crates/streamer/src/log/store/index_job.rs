@@ -7,6 +7,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use super::{
     SegmentLog, Shared,
+    disk::is_refused_open,
     engine::{
         self, APPLIED_UPTO, DOCUMENTS, FIRST, PRODUCERS, catch_panics, decode_producer, set_number,
         storage,
@@ -69,7 +70,7 @@ pub(super) struct Expiry {
     pub(super) bytes_max: Option<u64>,
     /// The reading of the age clock.
     pub(super) now_ms: i64,
-    /// The size of all records, the trimmed ones included.
+    /// The size of all records and rests of segments, the trimmed ones included.
     pub(super) bytes: u64,
 }
 
@@ -111,7 +112,7 @@ enum Step {
 }
 
 impl Expiry {
-    /// Returns `true` if an event exceeds a limit, with this size of all records before it.
+    /// Returns `true` if an event exceeds a limit, with this size of what is before it.
     pub(super) fn is_over(&self, stored: &StoredEvent, bytes_before: u64) -> bool {
         let age = self.now_ms.saturating_sub(stored.logged_ms);
         // Both totals include what was trimmed, so that their difference is what the log still holds.
@@ -297,7 +298,7 @@ impl IndexJob {
             Ok(true)
         };
         let end = upto.min(first + SLICE as u64);
-        self.shared.segments.visit(first, end, |visited| {
+        let visited = self.shared.segments.visit(first, end, |visited| {
             match visited {
                 Visited::Event(stored, bytes_before) => {
                     if expiry.is_some_and(|expiry| !expiry.is_over(&stored, bytes_before)) {
@@ -320,7 +321,12 @@ impl IndexJob {
                 }
             }
             kept.is_ok()
-        })?;
+        });
+        match visited {
+            // What was reached is trimmed, and the states are written. The next search finds the same file.
+            Err(error) if is_refused_open(&error) => {}
+            result => result?,
+        }
         Ok((reached, kept?))
     }
 }

@@ -2,14 +2,14 @@
 
 use super::{
     SegmentLog, StoreOptions,
-    disk::removed,
+    disk::{DIRECTORY, is_refused_open, open_error, removed},
     engine::INDEX_FILE,
     head::{self, HEAD_FILE, HeadFile},
     index_job::{Expiry, Removal},
     reads::Reads,
     segments::Visited,
 };
-use crate::log::{Bounds, LogError, PRODUCER_LIFETIME_MS, age_clock::AgeClock};
+use crate::log::{Bounds, LogError, PRODUCER_LIFETIME_MS, age_clock::AgeClock, with_sources};
 
 /// Interval of the search for events beyond the retention limits.
 const RETENTION_INTERVAL_MS: i64 = 1_000;
@@ -29,6 +29,8 @@ pub(super) struct Maintenance {
     retention_checked_ms: Option<i64>,
     stepped_ms: Option<i64>,
     pub(super) producers_checked_ms: Option<i64>,
+    /// The system refuses to open files, which was reported.
+    is_refused: bool,
 }
 
 impl Maintenance {
@@ -42,6 +44,7 @@ impl Maintenance {
             retention_checked_ms: None,
             stepped_ms: None,
             producers_checked_ms: None,
+            is_refused: false,
         }
     }
 }
@@ -71,27 +74,49 @@ impl SegmentLog {
             return Ok(true);
         }
         let checked_ms = self.maintenance.retention_checked_ms;
-        if is_due(checked_ms, RETENTION_INTERVAL_MS, now_ms) {
-            // Ages follow the age clock. Intervals follow the system's, because `is_due` tolerates
-            // a jump.
-            let expiry = Expiry {
-                age_max_ms: self.maintenance.retention_age_ms,
-                bytes_max: self.maintenance.retention_bytes,
-                now_ms: self.step_clock(now_ms),
-                bytes: self.appender.bytes(),
-            };
-            if self.is_oldest_over(expiry)? {
-                let upto = self.shared.bounds().head;
-                let expiry = Some(expiry);
-                // The search is repeated after each slice.
-                self.begin_index_job(Removal::Events { upto, expiry })?;
-                return Ok(true);
-            }
-            self.maintenance.retention_checked_ms = Some(now_ms);
-            // Appending checks only its own file. This finds that an older segment or the index was
-            // removed.
-            self.check_files()?;
+        if !is_due(checked_ms, RETENTION_INTERVAL_MS, now_ms) {
+            return Ok(false);
         }
+        match self.retain(now_ms) {
+            // Commits go on in the file that is open. What was due is due again after the interval.
+            Err(error) if is_refused_open(&error) => {
+                self.maintenance.retention_checked_ms = Some(now_ms);
+                if !std::mem::replace(&mut self.maintenance.is_refused, true) {
+                    let error = with_sources(&error);
+                    tracing::warn!(error, "the retention of the log waits");
+                }
+                Ok(false)
+            }
+            Ok(false) => {
+                self.maintenance.retention_checked_ms = Some(now_ms);
+                self.maintenance.is_refused = false;
+                Ok(false)
+            }
+            result => result,
+        }
+    }
+
+    /// Begins to remove what exceeds the retention limits, and returns `true` if anything does. Otherwise looks
+    /// for files that somebody removed.
+    fn retain(&mut self, now_ms: i64) -> Result<bool, LogError> {
+        // Ages follow the age clock. Intervals follow the system's, because `is_due` tolerates
+        // a jump.
+        let expiry = Expiry {
+            age_max_ms: self.maintenance.retention_age_ms,
+            bytes_max: self.maintenance.retention_bytes,
+            now_ms: self.step_clock(now_ms),
+            bytes: self.appender.bytes(),
+        };
+        if self.is_oldest_over(expiry)? {
+            let upto = self.shared.bounds().head;
+            let expiry = Some(expiry);
+            // The search is repeated after each slice.
+            self.begin_index_job(Removal::Events { upto, expiry })?;
+            return Ok(true);
+        }
+        // Appending checks only its own file. This finds that an older segment or the index was
+        // removed.
+        self.check_files()?;
         Ok(false)
     }
 
@@ -159,7 +184,8 @@ impl SegmentLog {
     /// Returns an error if a file of the log was removed, or replaced while it is open: what is written to it
     /// would be lost.
     fn check_files(&self) -> Result<(), LogError> {
-        let names = self.disk.names().map_err(LogError::storage)?;
+        let names = self.disk.names();
+        let names = names.map_err(|error| open_error(DIRECTORY, error))?;
         let segments = self.shared.segments.file_names();
         if let Some(name) = segments.iter().find(|name| !names.contains(name)) {
             return Err(removed(name));

@@ -15,7 +15,7 @@ use steadfast_files::{create_private_directory, private};
 use super::{
     SegmentLog, Shared, StoreOptions,
     conversion::convert,
-    disk::{Directory, Disk, sync_directory},
+    disk::{Directory, Disk, open_error, sync_directory},
     documents::DocumentStates,
     engine::{
         APPLIED_UPTO, DOCUMENTS, EPOCH, Engine, FIRST, FORMAT, FORMAT_VERSION, INDEX_FILE, META,
@@ -115,7 +115,9 @@ impl SegmentLog {
     ) -> Result<Self, OpenFailure> {
         let mut log = Self::recover(database, disk, lock, options)?;
         log.head_file = Some(HeadFile::open(&*log.disk, log.shared.bounds().head)?);
-        log.index_file = Some(log.disk.open(INDEX_FILE)?);
+        // Only its metadata is looked at.
+        let file = log.disk.open_to_read(INDEX_FILE);
+        log.index_file = Some(file.map_err(|error| open_error(INDEX_FILE, error))?);
         Ok(log)
     }
 
@@ -318,7 +320,10 @@ impl From<LogError> for OpenFailure {
     fn from(error: LogError) -> Self {
         // What the system refuses, such as space on a full disk, is not damage: a repair would not help.
         match &error {
-            LogError::NoSpace(refused) => Self::Io(io::Error::new(refused.kind(), error.clone())),
+            LogError::NoSpace(refused)
+            | LogError::Open {
+                source: refused, ..
+            } => Self::Io(io::Error::new(refused.kind(), error.clone())),
             LogError::Storage(source) => match system_error(&**source) {
                 Some(kind) => Self::Io(io::Error::new(kind, error.clone())),
                 None => Self::Log(error),
@@ -418,7 +423,8 @@ fn lock(dir: &Path) -> Result<File, OpenFailure> {
         .create(true)
         // The file belongs to whoever has the lock, which is not known yet.
         .truncate(false)
-        .open(dir.join(LOCK_FILE))?;
+        .open(dir.join(LOCK_FILE))
+        .map_err(|error| open_error(LOCK_FILE, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),
@@ -428,7 +434,8 @@ fn lock(dir: &Path) -> Result<File, OpenFailure> {
 
 /// Opens the index. By itself, redb would follow a symbolic link.
 fn open_index(path: &Path, builder: &Builder) -> Result<Database, OpenFailure> {
-    let file = private().read(true).write(true).open(path)?;
+    let file = private().read(true).write(true).open(path);
+    let file = file.map_err(|error| open_error(INDEX_FILE, error))?;
     // redb would take an empty file for a new database.
     if file.metadata()?.len() == 0 {
         return Err(damaged("index", DecodeError::Truncated).into());

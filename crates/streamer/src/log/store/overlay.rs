@@ -165,8 +165,8 @@ impl Disk for ReadOnlyDirectory {
         Err(read_only())
     }
 
-    fn free_bytes(&self) -> Option<u64> {
-        None
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 }
 

@@ -161,7 +161,7 @@ impl SegmentHeader {
         Err(error)
     }
 
-    /// Returns the size of all records before this place, the trimmed ones included.
+    /// Returns the size of all records and rests of segments before this place, the trimmed ones included.
     pub(super) fn bytes_before(&self, at: usize) -> u64 {
         self.bytes_before
             .saturating_add(at.saturating_sub(RECORDS) as u64)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    disk::{Disk, DiskFile, creation_error, removed, write_error},
+    disk::{DIRECTORY, Disk, DiskFile, open_error, removed, write_error},
     reads::{CHUNK, Reads, read, read_all},
     segment::{CommitBuffer, Kind, RECORDS, Record, Records, SegmentHeader, content_end},
 };
@@ -49,7 +49,7 @@ pub(super) struct Appender {
     segment_bytes: usize,
     /// Commits are synced by [`Appender::sync`], not by themselves.
     defers_syncs: bool,
-    /// Size of all records, the trimmed ones included.
+    /// Size of all records and of the rest of each segment but the last, the trimmed ones included.
     bytes: u64,
     /// Memory of the last commit.
     memory: Vec<u8>,
@@ -71,7 +71,7 @@ struct Active {
 /// One step of [`Segments::visit`].
 #[derive(Debug)]
 pub(super) enum Visited {
-    /// The next event, and the size of all records before it, the trimmed ones included.
+    /// The next event, and the size of all records and rests of segments before it, the trimmed ones included.
     Event(StoredEvent, u64),
     /// All events up to this offset are damaged or missing.
     Damaged { upto: u64, error: DecodeError },
@@ -118,9 +118,12 @@ impl Segments {
             if next.is_some_and(|next| next.header.base < applied_upto) {
                 continue;
             }
-            let file = disk
-                .open(&file_name(segment.header.id))
-                .map_err(LogError::storage)?;
+            let name = file_name(segment.header.id);
+            let file = match next {
+                None => disk.open(&name),
+                Some(_) => disk.open_to_read(&name),
+            };
+            let file = file.map_err(|error| open_error(&name, error))?;
             let content = read_all(&*file, segment.length)?;
             let scan = Scan::new(segment.header, &content, committed_upto, next.is_some());
             for record in scan.kept() {
@@ -229,11 +232,11 @@ impl Segments {
         let file = match &reads.open {
             Some((known, file)) if *known == id => Arc::clone(file),
             // Not kept beyond a few visits, so that a long log does not hold a descriptor per segment.
-            _ => match self.disk.open(&file_name(id)) {
+            _ => match self.disk.open_to_read(&file_name(id)) {
                 // Removed by somebody else: its events are missing. A trimmed segment is not in the list.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
                 opened => {
-                    let file = opened.map_err(LogError::storage)?;
+                    let file = opened.map_err(|error| open_error(&file_name(id), error))?;
                     reads.open(id, &file);
                     file
                 }
@@ -369,7 +372,9 @@ impl Segments {
 impl Segment {
     /// Opens a segment. Returns the error inside if it is damaged.
     fn open(disk: &dyn Disk, id: u64) -> Result<Result<Self, DecodeError>, LogError> {
-        let file = disk.open(&file_name(id)).map_err(LogError::storage)?;
+        let name = file_name(id);
+        let file = disk.open_to_read(&name);
+        let file = file.map_err(|error| open_error(&name, error))?;
         let length = file.length().map_err(LogError::storage)?;
         // Somebody may have appended more than fits into memory.
         let length = usize::try_from(length.min(LENGTH_MAX)).map_err(LogError::storage)?;
@@ -435,7 +440,7 @@ impl Appender {
         Arc::clone(&self.segments)
     }
 
-    /// Returns the size of all records, the trimmed ones included.
+    /// Returns the size of all records and of the rest of each segment but the last, the trimmed ones included.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -462,6 +467,10 @@ impl Appender {
                 // Before its successor has a commit: only the tail of the log may be unsynced.
                 if let Some(mut full) = full {
                     full.sync(&self.segments.syncs)?;
+                    // With what no commit fitted into: the limit of retention is one of the files.
+                    // The last commit may end behind the end of a file that somebody has cut.
+                    let rest = full.segment.length.saturating_sub(full.end);
+                    self.bytes += (RECORDS + rest) as u64;
                 }
                 self.create(head, bound)?
             }
@@ -535,7 +544,7 @@ impl Appender {
             .segments
             .disk
             .create(&name, length as u64, &header.encode());
-        let file = created.map_err(creation_error)?;
+        let file = created.map_err(write_error)?;
         // Only after success: a creation that failed is repeated under the same number.
         self.next_id += 1;
         let segment = Arc::new(Segment {
@@ -698,7 +707,7 @@ pub(super) fn file_name(id: u64) -> String {
 
 /// Returns the numbers of the segments in a directory, in order.
 fn ids(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
-    let names = disk.names().map_err(LogError::storage)?;
+    let names = disk.names().map_err(|error| open_error(DIRECTORY, error))?;
     // Files of other names are not ours, and are left alone.
     let id = |name: &String| name.strip_suffix(SUFFIX)?.parse().ok();
     let mut ids: Vec<u64> = names.iter().filter_map(id).collect();

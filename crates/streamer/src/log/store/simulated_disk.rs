@@ -51,6 +51,9 @@ struct State {
     sync_fails: bool,
     /// The number of operations after which writes to segments find no space.
     full_at: Option<usize>,
+    /// The number of files, or of the directory, that may still be opened.
+    may_open: Option<usize>,
+    is_read_only: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -187,6 +190,18 @@ impl Disk {
         self.state().is_full()
     }
 
+    /// Makes the file system read-only, also for files that are open, or writable again.
+    #[cfg(test)]
+    pub(super) fn set_read_only(&self, is_read_only: bool) {
+        self.state().is_read_only = is_read_only;
+    }
+
+    /// Lets the system refuse to open files after so many more, or never.
+    #[cfg(test)]
+    pub(super) fn refuse_opens_after(&self, opens: Option<usize>) {
+        self.state().may_open = opens;
+    }
+
     /// Returns the names of the segments, in order.
     pub(super) fn segments(&self) -> Vec<String> {
         let mut names: Vec<_> = self.state().files.keys().cloned().collect();
@@ -306,7 +321,17 @@ impl State {
         if self.fails_at.is_some_and(|at| self.operations >= at) {
             return Err(io::Error::other("injected"));
         }
+        if self.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         self.operations += 1;
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        if let Some(left) = &mut self.may_open {
+            *left = left.checked_sub(1).ok_or(io::ErrorKind::PermissionDenied)?;
+        }
         Ok(())
     }
 
@@ -433,6 +458,7 @@ impl DiskFile for OpenFile {
 
 impl SegmentDisk for Disk {
     fn names(&self) -> io::Result<Vec<String>> {
+        self.state().open()?;
         Ok(self.state().files.keys().cloned().collect())
     }
 
@@ -459,6 +485,7 @@ impl SegmentDisk for Disk {
         if !state.files.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        state.open()?;
         state.segment_opens += 1;
         drop(state);
         Ok(Arc::new(self.file(name)))
@@ -472,7 +499,10 @@ impl SegmentDisk for Disk {
         Ok(())
     }
 
-    fn free_bytes(&self) -> Option<u64> {
-        None
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        if self.state().is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(None)
     }
 }

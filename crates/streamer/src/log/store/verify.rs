@@ -11,7 +11,9 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 use steadfast_files::private;
 
 use super::{
-    SegmentLog, Shared, StoreOptions, documents,
+    SegmentLog, Shared, StoreOptions,
+    disk::open_error,
+    documents,
     engine::{DOCUMENTS, FORMAT, INDEX_FILE, PRODUCERS, catch_panics, number, storage},
     head::{HEAD_FILE, KnownHead},
     open::{LOCK_FILE, OpenError, OpenFailure, initialize},
@@ -118,7 +120,7 @@ fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentL
         Ok(file) if with_index => Some(file),
         Ok(_) => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(open_error(INDEX_FILE, error).into()),
     };
     let is_new = index.is_none();
     let overlay = Overlay::new(index)?;
@@ -147,7 +149,7 @@ fn open(dir: &Path, options: &StoreOptions, with_index: bool) -> Result<SegmentL
 fn lock(dir: &Path) -> Result<File, OpenFailure> {
     let file = match private().read(true).open(dir.join(LOCK_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(dir)?,
-        opened => opened?,
+        opened => opened.map_err(|error| open_error(LOCK_FILE, error))?,
     };
     match file.try_lock_shared() {
         Ok(()) => Ok(file),

@@ -393,6 +393,33 @@ fn retention_by_bytes_bounds_the_files_after_a_burst() {
 }
 
 #[test]
+fn retention_by_bytes_counts_what_commits_leave_free() {
+    const LIMIT: u64 = 1 << 20;
+    let disk = Disk::default();
+    let options = StoreOptions {
+        retention_bytes: Some(LIMIT),
+        ..StoreOptions::new(EPOCH_7)
+    };
+    let mut log = open_on(&disk, &options).unwrap();
+    // A commit takes a little more than half of a segment of 128 KiB, so that no second one fits.
+    for start in (1..=12_000).step_by(400) {
+        fill(&mut log, start..=start + 399, 400);
+        maintain(&mut log, i64::try_from(start).unwrap() * 1_000);
+    }
+    let names = disk.segments();
+    let segments = names.iter().map(|name| disk.content(name).len() as u64);
+    let (size, largest) = (segments.clone().sum::<u64>(), segments.max().unwrap());
+    assert!(largest <= LIMIT / 4, "{largest}");
+    let bound = LIMIT + 2 * largest;
+    assert!(size <= bound, "{size} bytes in {} files", names.len());
+    assert!(size >= LIMIT / 2, "{size} bytes");
+    let bounds = log.reader().bounds();
+    drop(log);
+    let log = open_on(&disk, &options).unwrap();
+    assert_eq!(log.reader().bounds(), bounds);
+}
+
+#[test]
 fn retention_goes_past_a_long_damaged_run_at_the_beginning() {
     let disk = Disk::default();
     let mut log = open_on(&disk, &options()).unwrap();

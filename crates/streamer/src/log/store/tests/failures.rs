@@ -191,6 +191,62 @@ fn full_disk_only_rejects_entries() {
     assert_eq!(read_all(&log).len(), 2);
 }
 
+#[test]
+fn files_that_cannot_be_opened_stop_no_log() {
+    let disk = Disk::default();
+    let options = StoreOptions {
+        retention_bytes: Some(20 << 10),
+        ..options()
+    };
+    let mut log = open_on(&disk, &options).unwrap();
+    fill(&mut log, 1..=400, 4);
+    let segments = disk.segments().len();
+    assert!(segments > 5, "{segments} segments");
+    let (mut now_ms, mut next) = (1_000_000, 401);
+    // The search for the oldest event opens a file, trimming it one after another.
+    for opens in [0, 0, 1, 2, 3] {
+        disk.refuse_opens_after(Some(opens));
+        now_ms += 2_000;
+        maintain(&mut log, now_ms);
+        let Bounds { first, .. } = log.reader().bounds();
+        assert_eq!(first > 0, opens > 1, "the events after {first} are left");
+        log.append(vec![entry(next)], 1).unwrap();
+        next += 1;
+        let error = log.reader().read(first, 1, usize::MAX).unwrap_err();
+        let told = "cannot open 0000000000000000000";
+        assert!(with_sources(&error).starts_with(told), "{error}");
+        // What a directory that is moved away refuses does not come back.
+        assert!(!error.is_full());
+    }
+    disk.refuse_opens_after(None);
+    maintain(&mut log, now_ms + 2_000);
+    assert!(held_bytes(&log) <= 20 << 10);
+    assert_eq!(documents(&log).unwrap().documents.len(), 7);
+    drop(log);
+    let log = open_on(&disk, &options).unwrap();
+    check_readable(&log, &[]);
+    assert_eq!(log.reader().bounds().head, next - 1);
+}
+
+#[test]
+fn file_system_that_is_read_only_refuses_entries_only() {
+    let disk = Disk::default();
+    let mut log = open_on(&disk, &options()).unwrap();
+    fill(&mut log, 1..=20, 4);
+    disk.set_read_only(true);
+    for now_ms in [1_000_000, 1_020_000] {
+        let error = log.append(vec![entry(21)], 1).unwrap_err();
+        assert!(with_sources(&error).contains("allow writing"), "{error}");
+        assert!(error.is_full(), "{error}");
+        maintain(&mut log, now_ms);
+        assert_eq!(read_all(&log).len(), 20);
+    }
+    disk.set_read_only(false);
+    log.append(vec![entry(21)], 1).unwrap();
+    maintain(&mut log, 2_000_000);
+    assert_eq!(documents(&log).unwrap().documents.len(), 7);
+}
+
 /// The progress of [`run_until_failure`].
 struct Progress {
     acknowledged: u64,
