@@ -169,7 +169,8 @@ impl Page {
     /// Finds the subscriptions that an event matches; `None` if the budget does not suffice.
     ///
     /// Few subscriptions are evaluated one by one, which costs nothing for all others of the server;
-    /// many are found through the matcher.
+    /// many are found through the matcher, and so are those that want a large event: it hashes a list once,
+    /// where each condition of each of them would search it.
     fn find(
         &mut self,
         event: &Arc<Event>,
@@ -179,7 +180,9 @@ impl Page {
     ) -> Option<Undelivered> {
         let mut bound = subscriptions.next_key();
         let mut keys = Vec::new();
-        if let Some(few) = &turn.few {
+        if let Some(few) = &turn.few
+            && event.weight() <= FEW_WEIGHT_MAX
+        {
             // At least 1, so that events without candidates use the budget up, too.
             let cost = 1 + few.len() + event.weight() / BYTES_PER_COST;
             *budget = budget.saturating_sub(cost as u64);
@@ -375,5 +378,7 @@ impl Undelivered {
 
 /// The maximum number of subscriptions that are evaluated one by one.
 const MAX_FEW: usize = 64;
+/// The maximum weight of an event for which they are.
+const FEW_WEIGHT_MAX: usize = 4 << 10;
 /// The number of cursors that cost as much to move as one candidate costs to evaluate.
 const CURSORS_PER_COST: usize = 8;

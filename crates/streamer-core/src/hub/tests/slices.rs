@@ -136,6 +136,48 @@ fn catch_up_on_heavy_filters_is_sliced_too() {
     assert_eq!(received, 20 * (FILTERS as usize - 1));
 }
 
+#[test]
+fn catch_up_of_few_searches_a_long_list_once() {
+    const TAGS: u64 = 20_000;
+    const FEW: usize = 60;
+    let tags: Vec<_> = (0..TAGS).map(|tag| format!("\"t{tag}\"")).collect();
+    let data = Bytes::from(format!("{{\"tags\":[{}]}}", tags.join(",")));
+    let with_tags = |offset| {
+        let mut event = event(offset, "heavy", "d", 1);
+        Arc::make_mut(&mut event).data = data.clone();
+        event
+    };
+    let log = (1..=3).map(with_tags).collect();
+    let mut server = Server::with_log(log, Limits::default());
+    let stream = server.welcomed("heavy");
+    for i in 0..FEW {
+        let last = Kind::StringValue(format!("t{}", TAGS - 1));
+        let wanted = want(&format!("sub-{i}"), "heavy").filter("tags", "contains", last);
+        server.send_subscribe(stream, wanted.after(0));
+    }
+    server.transport_takes_all(stream);
+    let before = server.hub.stats().counters.match_cost;
+    while server.hub.stats().gauges.behind > 0 {
+        if server.hub.matching.is_empty() {
+            server.complete_read(0);
+        } else {
+            server.step(Input::Tick);
+        }
+        server.transport_takes_all(stream);
+    }
+    // Each element is counted, so that an event takes all of a slice that is for pages: half of it.
+    let cost = server.hub.stats().counters.match_cost - before;
+    assert_eq!(cost, 3 * (server.hub.limits().slice / 2));
+    let received = server
+        .take(stream)
+        .into_iter()
+        .map(|payload| match payload {
+            Payload::Delivery(delivery) => delivery.subscription_ids.len(),
+            _ => 0,
+        });
+    assert_eq!(received.sum::<usize>(), 3 * FEW);
+}
+
 /// Returns a request for the first document of `rooms` by a field.
 fn want_first(id: &str, field: String) -> NewSubscription {
     let window = Window {
