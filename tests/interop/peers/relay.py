@@ -73,6 +73,10 @@ class Relay:
                 unread = _count(unread + data[skipped:], frames)
                 if not link.swallows:
                     sink.sendall(data)
+            # Only this direction: what the other side sends at its end is still to arrive.
+            if not (link.swallows or link.torn):
+                sink.shutdown(socket.SHUT_WR)
+            return
         if not (link.swallows or link.torn):
             link.cut()
 
