@@ -296,6 +296,12 @@ async fn newer_credentials_of_a_call_are_followed() {
         (Ok(true), Ok(false))
     );
     assert_eq!(followed.peer().expires_in_ms(), 0);
+    // The limit is counted on a clock that stands, because it allows another one after a second.
+    tokio::time::pause();
+    let renewable = RenewablePeer::new(renewable.peer());
+    for _ in 0..3 {
+        renewable.with_newer(&control, &bearer(&second)).unwrap();
+    }
     assert_eq!(
         renewable
             .with_newer(&control, &bearer(&second))
