@@ -28,8 +28,8 @@ use crate::{
 const MAX_JWT_BYTES: usize = 8 << 10;
 
 impl Access {
-    /// Reads the text of a policy file, without a byte order mark at its beginning. `read_keys` returns the text of a key set by its name in the policy,
-    /// and `understands` checks a condition of a filter.
+    /// Reads the text of a policy file. A byte order mark at its beginning is passed over. `read_keys` returns the
+    /// text of a key set by its name in the policy, and `understands` checks a condition of a filter.
     ///
     /// # Errors
     ///

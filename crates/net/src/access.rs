@@ -140,6 +140,18 @@ impl AccessControl {
         }))
     }
 
+    /// Returns the peer that sends newer credentials on its stream.
+    ///
+    /// # Errors
+    ///
+    /// If the credentials are refused.
+    pub fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Refused> {
+        self.authenticate(Presented {
+            authorization: Some(authorization.as_bytes()),
+            certificate: None,
+        })
+    }
+
     fn authenticate(&self, presented: Presented<'_>) -> Result<Option<KnownPeer>, Refused> {
         let Some(current) = &self.0 else {
             return Ok(None);
@@ -152,18 +164,6 @@ impl AccessControl {
             is_local: false,
             anonymous_client: None,
         }))
-    }
-
-    /// Returns the peer that sends newer credentials on its stream.
-    ///
-    /// # Errors
-    ///
-    /// If the credentials are refused.
-    pub fn reidentify(&self, authorization: &str) -> Result<Option<KnownPeer>, Refused> {
-        self.authenticate(Presented {
-            authorization: Some(authorization.as_bytes()),
-            certificate: None,
-        })
     }
 
     /// Returns a peer as the rules in force have it.

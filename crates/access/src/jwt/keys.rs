@@ -108,7 +108,8 @@ impl Algorithm {
 }
 
 impl Keys {
-    /// Reads a set, without a byte order mark at its beginning. Keys of other algorithms, and keys for encryption, are left out.
+    /// Reads a set. A byte order mark at its beginning is passed over. Keys of other algorithms, and keys for
+    /// encryption, are left out.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, KeyFault> {
         let json = |error: serde_json::Error| KeyFault::Json(error.to_string());
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
