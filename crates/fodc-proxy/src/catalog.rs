@@ -304,20 +304,16 @@ impl RenderedLabels {
         name_of: impl Fn(&str) -> String,
     ) -> Self {
         let pairs = pairs.filter(|(_, value)| !value.is_empty());
-        let pairs = pairs.map(|(name, value)| (name_of(name), value));
+        let pairs = pairs.map(|(name, value)| (name_of(name) + "=", value));
         let mut pairs: Vec<(String, &str)> = pairs.collect();
         // Sorted instead of compared in pairs: a message may have a million labels. Equal names keep their
-        // order.
+        // order, and with its `=` no name is the beginning of another one, so that this is the order of the labels.
         pairs.sort_by(|one, other| one.0.cmp(&other.0));
         pairs.dedup_by(|later, first| later.0 == first.0);
-        let rendered = pairs.into_iter().map(|(mut label, value)| {
-            label.push('=');
-            quote(value, &mut label);
-            label
-        });
-        let mut rendered: Vec<String> = rendered.collect();
-        rendered.sort_unstable();
-        Self(Strings::collect(rendered.iter().map(String::as_str)))
+        for (label, value) in &mut pairs {
+            quote(value, label);
+        }
+        Self(Strings::collect(pairs.iter().map(|(label, _)| &**label)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {

@@ -125,8 +125,7 @@ async fn metrics(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let mut parameters = Parameters::parse(query.as_deref())?;
-    parameters.ignore_times();
+    let parameters = Parameters::parse_without_times(query.as_deref())?;
     let ignored = parameters.ignored();
     let gathered = api.gather(&parameters).await?.all().await;
     let missing = missing_header(gathered.missing_text());

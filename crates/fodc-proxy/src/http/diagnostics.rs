@@ -25,8 +25,7 @@ pub(super) async fn crashes(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let mut parameters = Parameters::parse(query.as_deref())?;
-    parameters.ignore_times();
+    let parameters = Parameters::parse_without_times(query.as_deref())?;
     let (ignored, filter) = (parameters.ignored(), parameters.filter);
     let _permit = api.crashes.try_acquire().map_err(|_| RequestError::Busy)?;
     let (crashes, mut missing) = crashes::collect(&api.state, &filter).await;
@@ -45,8 +44,7 @@ pub(super) async fn profiles(
     Shared(api): Shared<Api>,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, RequestError> {
-    let mut parameters = Parameters::parse(query.as_deref())?;
-    parameters.ignore_times();
+    let parameters = Parameters::parse_without_times(query.as_deref())?;
     let (ignored, filter) = (parameters.ignored(), parameters.filter);
     let _permit = api.profiles.try_acquire().map_err(|_| RequestError::Busy)?;
     let (profiles, mut missing) = profiles::list(&api.state, &filter).await;

@@ -90,6 +90,18 @@ impl Parameters {
         Ok(parameters)
     }
 
+    /// Parses the query string of a page that has no times.
+    pub(super) fn parse_without_times(query: Option<&str>) -> Result<Self, ParameterFault> {
+        let mut parameters = Self::parse(query)?;
+        if parameters.start.is_some() {
+            parameters.ignore("start_time");
+        }
+        if parameters.end.is_some() {
+            parameters.ignore("end_time");
+        }
+        Ok(parameters)
+    }
+
     /// Parses the times. Each must be valid even if the other is missing; only both make a window.
     pub(super) fn parse_window(&mut self) -> Result<(), ParameterFault> {
         let start = time("start_time", self.start.as_deref())?;
@@ -105,17 +117,16 @@ impl Parameters {
         Ok(())
     }
 
-    /// Notes the times of a request for a page that has none.
-    pub(super) fn ignore_times(&mut self) {
-        for (name, value) in [("start_time", &self.start), ("end_time", &self.end)] {
-            if value.is_some() {
-                push_ignored(&mut self.ignored, name);
-            }
-        }
-    }
-
     fn ignore(&mut self, name: &str) {
-        push_ignored(&mut self.ignored, name);
+        // A query string is ASCII; anything else could not be part of a header.
+        let name: String = name
+            .chars()
+            .filter(|c| c.is_ascii_graphic() || *c == ' ')
+            .take(IGNORED_NAME_MAX)
+            .collect();
+        if self.ignored.len() < IGNORED_MAX && !self.ignored.contains(&name) {
+            self.ignored.push(name);
+        }
     }
 
     /// Returns the text of the `x-steadfast-ignored` header: the parameters that have no effect.
@@ -126,20 +137,8 @@ impl Parameters {
 
 /// The number of ignored parameters that a response names.
 const IGNORED_MAX: usize = 16;
-
-fn push_ignored(ignored: &mut Vec<String>, name: &str) {
-    /// The length from which a name is cut.
-    const NAME_MAX: usize = 64;
-    // A query string is ASCII; anything else could not be part of a header.
-    let name: String = name
-        .chars()
-        .filter(|c| c.is_ascii_graphic() || *c == ' ')
-        .take(NAME_MAX)
-        .collect();
-    if ignored.len() < IGNORED_MAX && !ignored.contains(&name) {
-        ignored.push(name);
-    }
-}
+/// The length from which such a name is cut.
+const IGNORED_NAME_MAX: usize = 64;
 
 /// The number of metric names in one request.
 const MAX_NAMES: usize = 64;
@@ -286,8 +285,7 @@ mod tests {
             ignored(half).as_deref(),
             Some("end_time (without start_time)")
         );
-        let mut read = Parameters::parse(Some(half)).unwrap();
-        read.ignore_times();
+        let read = Parameters::parse_without_times(Some(half)).unwrap();
         assert_eq!(read.ignored().as_deref(), Some("end_time"));
         let many: Vec<String> = (0..99).map(|n| format!("{n}{}", "x".repeat(999))).collect();
         let text = ignored(&many.join("&")).unwrap();
