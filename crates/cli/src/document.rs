@@ -1,16 +1,12 @@
 //! A document and its operation, as a line of NDJSON.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fmt,
-};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
-};
 use serde_json::{Map, Value, value::RawValue};
-use steadfast_streamer::Operation;
+use steadfast_streamer::{
+    Operation,
+    client::{JsonFieldsError, json_fields},
+};
 
 /// A document on its way to a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,15 +41,15 @@ impl Document {
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
         let whole: &RawValue = serde_json::from_str(line)
             .map_err(|error| format!("not JSON (column {}): {}", error.column(), reason(&error)))?;
-        // An array has no names either, but the error would speak of its items.
-        if !whole.get().starts_with('{') {
-            return Err(
-                "not a JSON object; write one document per line, like {\"id\":\"a\"}".into(),
-            );
-        }
-        let fields: Fields<'_> =
-            serde_json::from_str(whole.get()).map_err(|error| reason(&error))?;
-        let mut data = fields.0;
+        let mut data = json_fields(whole).map_err(|error| match error {
+            JsonFieldsError::NotAnObject => {
+                "not a JSON object; write one document per line, like {\"id\":\"a\"}".to_owned()
+            }
+            JsonFieldsError::Repeated(name) => {
+                format!("{name:?} is there twice; a field has one value")
+            }
+            JsonFieldsError::Malformed(error) => reason(&error),
+        })?;
         let id = match data.remove("id").map(text_of) {
             Some(Ok(id)) if !id.is_empty() => id,
             Some(Ok(_)) => return Err("\"id\" is \"\"; it must be a text that is not empty".into()),
@@ -104,41 +100,6 @@ impl Document {
         whole.insert("id".to_owned(), raw(&self.id));
         whole.extend(self.op.map(|op| ("op".to_owned(), raw(op.as_str()))));
         serde_json::to_string(&whole).expect("JSON values are JSON")
-    }
-}
-
-/// The fields of a line. A name that is there twice is a fault: the log would keep only its last value.
-struct Fields<'a>(BTreeMap<String, &'a RawValue>);
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    match fields.entry(name) {
-                        Entry::Vacant(entry) => entry.insert(value),
-                        Entry::Occupied(entry) => {
-                            let name = entry.key();
-                            return Err(A::Error::custom(format_args!(
-                                "{name:?} is there twice; a field has one value"
-                            )));
-                        }
-                    };
-                }
-                Ok(Fields(fields))
-            }
-        }
-
-        deserializer.deserialize_map(Members)
     }
 }
 

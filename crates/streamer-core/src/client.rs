@@ -18,6 +18,7 @@ mod greeting;
 mod heartbeats;
 pub(crate) mod item;
 mod json;
+mod json_fields;
 mod live;
 mod load;
 mod message;
@@ -49,6 +50,7 @@ pub use self::{
     credit::Limits,
     item::{Change, Gap, GapReason, Item, Resync, ResyncReason, Snapshot},
     json::JsonLines,
+    json_fields::{JsonFieldsError, json_fields},
     live::{LiveDocuments, LiveUpdate},
     message::ClientMessage,
     projection::Projection,

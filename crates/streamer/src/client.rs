@@ -53,8 +53,9 @@ use steadfast_streamer_core::{
 };
 
 pub use steadfast_streamer_core::client::{
-    Change, Counters, Gap, GapReason, Item, JsonLines, Limits, LiveDocuments, LiveUpdate,
-    Projection, Refusal, Resync, ResyncReason, Snapshot, Start, WindowDocuments, WindowUpdate,
+    Change, Counters, Gap, GapReason, Item, JsonFieldsError, JsonLines, Limits, LiveDocuments,
+    LiveUpdate, Projection, Refusal, Resync, ResyncReason, Snapshot, Start, WindowDocuments,
+    WindowUpdate, json_fields,
 };
 
 /// A client of a Streamer server. It reconnects and restores its subscriptions by itself.

@@ -1,16 +1,10 @@
 //! The documents in the body of a request.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry as MapEntry},
-    fmt,
-};
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
-use steadfast_streamer::Entry;
+use steadfast_streamer::{
+    Entry,
+    client::{JsonFieldsError, json_fields},
+};
 
 use super::Operation;
 use crate::http::error::ApiError;
@@ -63,15 +57,15 @@ fn values(text: &str) -> Result<Vec<&RawValue>, ApiError> {
 
 /// Returns the id and the other fields, whose values keep their text: a parsed number would be rounded.
 fn document(value: &RawValue) -> Result<(String, String), String> {
-    if !value.get().starts_with('{') {
-        return Err("not a JSON object".to_owned());
-    }
-    let fields = serde_json::from_str(value.get()).map_err(|error| {
-        // The position is one in the document, not in the body.
-        let text = error.to_string();
-        text.split(" at line ").next().unwrap_or(&text).to_owned()
+    let fields = json_fields(value).map_err(|error| match error {
+        JsonFieldsError::Repeated(name) => format!("`{name}` is there twice"),
+        other => {
+            // The position is one in the document, not in the body.
+            let text = other.to_string();
+            text.split(" at line ").next().unwrap_or(&text).to_owned()
+        }
     });
-    let Fields(mut fields) = fields?;
+    let mut fields = fields?;
     let id = fields.remove("id").ok_or("no `id`")?;
     let id: String = serde_json::from_str(id.get()).map_err(|_| "`id` is not a text")?;
     if id.is_empty() {
@@ -79,39 +73,6 @@ fn document(value: &RawValue) -> Result<(String, String), String> {
     }
     let data = serde_json::to_string(&fields).expect("JSON values are JSON");
     Ok((id, data))
-}
-
-/// The fields of a document. A name that is there twice is a fault: the log would keep only its last value.
-struct Fields<'a>(BTreeMap<String, &'a RawValue>);
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    match fields.entry(name) {
-                        MapEntry::Vacant(entry) => entry.insert(value),
-                        MapEntry::Occupied(entry) => {
-                            let name = entry.key();
-                            return Err(A::Error::custom(format_args!("`{name}` is there twice")));
-                        }
-                    };
-                }
-                Ok(Fields(fields))
-            }
-        }
-
-        deserializer.deserialize_map(Members)
-    }
 }
 
 #[cfg(test)]
